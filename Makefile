@@ -1,0 +1,60 @@
+# The project's commands. `make` alone lists them.
+
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+APT     := nftables python3-nftables iptables conntrack python3-venv
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint fmt bench golden lab-up lab-down clean
+
+help: ## list these commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## install what is missing: system packages, then the package and its extras in .venv
+
+# The system packages are looked for at every run (a few milliseconds); apt is asked only for what is missing.
+.PHONY: system
+system:
+	@PYTHON=$(PYTHON) sh .ci/system-packages $(APT)
+
+$(VENV)/.ready: pyproject.toml .ci/system-packages | system
+	@echo "svcnat: installing the package and its extras into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@# PYTHONDONTWRITEBYTECODE would make every start recompile the libraries: compile them once.
+	@$(BIN)/python -m compileall -q $(VENV)/lib svcnat || true
+	@touch $@
+
+demo: setup ## run the back-end example: a service, its pods, balanced requests, a killed pod
+	@$(BIN)/python netns-lab/back-end/demo.py
+
+test: setup lint ## run every test
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --cov --cov-report=
+	@$(BIN)/python -m coverage report --fail-under=100
+
+lint: setup ## ruff, mypy strict, import-linter
+	@$(BIN)/ruff check svcnat tests netns-lab
+	@$(BIN)/ruff format --check svcnat tests netns-lab
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-timing 2>/dev/null || $(BIN)/lint-imports
+
+fmt: setup ## format the code
+	@$(BIN)/ruff check --fix --exit-zero svcnat tests netns-lab
+	@$(BIN)/ruff format svcnat tests netns-lab
+
+bench: setup ## print the benchmark table (no assertions)
+	@$(BIN)/python -m tests.bench
+
+golden: setup ## rewrite tests/golden/*/ruleset.nft from the compiler; read the diff before committing it
+	@$(BIN)/python -m tests.golden
+
+lab-up: setup ## build the lab of netns-lab/back-end and leave it running
+	@$(BIN)/svcnat lab up back-end -f netns-lab/back-end
+
+lab-down: setup ## remove that lab
+	@$(BIN)/svcnat lab down back-end
+
+clean: ## remove what setup made in this folder
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .hypothesis

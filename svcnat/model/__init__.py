@@ -1,0 +1,1 @@
+"""Pure: the Kubernetes objects that svcnat reads, their defaults, validation and selectors."""
