@@ -1,0 +1,69 @@
+"""One pass: read what is there, compare, commit what differs, sweep.
+
+Level-triggered: whatever the kernel holds, the pass ends at the wanted ruleset, and writes nothing if it is there
+already. What packets see changes in one transaction. When to run a pass is the caller's decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass
+
+from svcnat.errors import KernelError, StaleError
+from svcnat.kernel.nftables import Namespace
+from svcnat.ruleset.diff import Change, diff
+from svcnat.ruleset.nftables import render_change, render_sweep
+from svcnat.ruleset.nouns import Ruleset
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pass did, or with a dry run would do; ``generation`` is the kernel's ruleset id after it."""
+
+    change: Change
+    generation: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Elements and chains added and deleted, over both families."""
+        total = Counter({"elements added": 0, "elements deleted": 0, "chains added": 0, "chains deleted": 0})
+        for part in self.change.values():
+            total.update(part.counts())
+        return dict(total)
+
+
+def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False) -> Report:
+    """Make the namespace's tables equal to `want`, by the smallest transaction.
+
+    Tables of others are neither read nor written. A dry run asks the kernel whether it would take the change.
+
+    Raises:
+        StaleError: others changed the tables between each reading and each commit, several times.
+        KernelError: the kernel refused; the rules are as they were.
+
+    """
+    for attempt in range(_ATTEMPTS):
+        have = namespace.read(want.values())
+        # A family that no service uses needs no table, but one that is there stays, empty: removing the last NAT
+        # hook would stop the translation of flows that are still alive.
+        needed = {family: table for family, table in want.items() if family in have or any(table.elements.values())}
+        change = diff(have, needed)
+        script = render_change(change)
+        try:
+            if dry_run:
+                namespace.check(script)
+            else:
+                namespace.commit(script)
+        except StaleError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            continue
+        if not dry_run:
+            # A chain that something of a stranger's still points at stays; the next pass tries again.
+            with contextlib.suppress(KernelError):
+                namespace.commit(render_sweep(change))
+        return Report(change, namespace.generation())
+    raise AssertionError("unreachable: the last attempt returns or raises")

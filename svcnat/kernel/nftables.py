@@ -1,0 +1,188 @@
+"""svcnat's tables in one network namespace: read, check, commit.
+
+What is read is an :class:`~svcnat.ruleset.diff.Outline`, to be compared with what should be there. This module knows
+the nouns of :mod:`svcnat.ruleset.nouns`, and nothing of Services.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from svcnat.errors import StaleError
+from svcnat.kernel import netns
+from svcnat.kernel.elements import comment, counter, one_element, read_elements
+from svcnat.kernel.libnftables import Libnftables
+from svcnat.kernel.nfnetlink import (
+    GETCHAIN,
+    GETRULE,
+    GETSET,
+    GETSETELEM,
+    GETTABLE,
+    Attributes,
+    Connection,
+    attribute,
+    attributes,
+    text,
+    walk,
+)
+from svcnat.ruleset.diff import Outline
+from svcnat.ruleset.nouns import TABLE, ChainSignature, Data, Hook, Key, Set, Table
+from svcnat.ruleset.plan import FAMILIES, Family
+
+_HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}  # enum nf_inet_hooks
+_NAT = b"nat\0"
+_ACCEPT = 1
+_TABLE_DORMANT = 1
+_SET_COMMENT = 7  # NFTNL_UDATA_SET_COMMENT
+_DYNAMIC_MAXIMUM = 2**32 - 1
+_READS = 20  # a foreign commit every few milliseconds, twenty times in a row, is a fault of its own
+
+
+class Namespace:
+    """svcnat's tables in one network namespace.
+
+    Two sockets are opened there and stay, so the methods work from any thread, one at a time.
+    """
+
+    def __init__(self, name_or_path: str | None = None) -> None:
+        """Open the namespace by name or path; None is the current one.
+
+        Raises:
+            MissingError: no such namespace, or libnftables is not installed.
+            PrivilegeError: entering it, or nftables there, is not allowed.
+
+        """
+        with netns.entered(name_or_path):
+            self._connection = Connection()
+            try:
+                self._connection.generation()  # the first question tells whether we may ask at all
+                self._writer = Libnftables()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._connection.close()
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def generation(self) -> int:
+        """The ruleset's generation id: any commit of anybody in this namespace moves it."""
+        return self._connection.generation()
+
+    def check(self, script: str) -> None:
+        """Ask the kernel whether it would take the script; see :meth:`Libnftables.check` for the errors."""
+        self._writer.check(script)
+
+    def commit(self, script: str) -> None:
+        """Run the script as one transaction; see :meth:`Libnftables.commit` for the errors."""
+        if script:
+            self._writer.commit(script)
+
+    def families(self) -> list[Family]:
+        """The families that have an svcnat table."""
+        return [family for family in FAMILIES if self._table(family) is not None]
+
+    def read(self, tables: Iterable[Table]) -> dict[Family, Outline]:
+        """The outlines of those tables that exist; the declarations say how elements are to be read.
+
+        Raises:
+            StaleError: others keep changing the ruleset, so that no consistent answer could be had.
+
+        """
+        tables = tuple(tables)
+        for _ in range(_READS):
+            with contextlib.suppress(StaleError):
+                before = self.generation()
+                outlines = {table.family: outline for table in tables if (outline := self._outline(table)) is not None}
+                if self.generation() == before:
+                    return outlines
+        raise StaleError("another program keeps changing nftables in this network namespace")
+
+    def counters(self, family: Family, declared: Set, keys: Iterable[Key]) -> dict[Key, tuple[int, int]]:
+        """The (packets, bytes) of these elements, one question each; keys that are not there are left out."""
+        counted = {}
+        for key in keys:
+            query = _in_set(declared.name) + attribute(3 | 0x8000, one_element(declared, key))
+            if answer := self._connection.get(GETSETELEM, family, payload=query):
+                for _, element in walk(answer[3]):
+                    if numbers := counter(element):
+                        counted[key] = numbers
+        return counted
+
+    def about(self, family: Family) -> str:
+        """The comment of the first rule of chain ``about``: who made this table; "" if there is none."""
+        chain = attribute(1, text(TABLE)) + attribute(2, text("about"))
+        for rule in self._connection.dump(GETRULE, family, payload=chain):
+            return comment(rule.get(7))
+        return ""
+
+    def _table(self, family: Family) -> Attributes | None:
+        return self._connection.get(GETTABLE, family, payload=attribute(1, text(TABLE)))
+
+    def _outline(self, table: Table) -> Outline | None:
+        found = self._table(table.family)
+        if found is None:
+            return None
+        sets = dict(self._sets(table.family))
+        known = {
+            name: declared for name, declared in table.sets.items() if sets.get(name, ("",))[0] == declared.signature
+        }
+        dormant = int.from_bytes(found[2], "big") & _TABLE_DORMANT
+        if dormant or known.keys() != sets.keys():
+            return Outline(readable=False)  # it must be made anew: what is in it is of no interest
+        return Outline(
+            sets=sets,
+            chains=self._chains(table.family),
+            elements={name: self._elements(table.family, declared) for name, declared in known.items()},
+        )
+
+    def _sets(self, family: Family) -> Iterator[tuple[str, tuple[str, int]]]:
+        for answer in self._connection.dump(GETSET, family, payload=attribute(1, text(TABLE))):
+            signature = comment(answer.get(13), _SET_COMMENT).rpartition("#")[2]
+            size = attributes(answer[9]).get(1) if 9 in answer else None
+            yield _name(answer[2]), (signature, int.from_bytes(size, "big") if size else _DYNAMIC_MAXIMUM)
+
+    def _chains(self, family: Family) -> dict[str, ChainSignature]:
+        ours = attribute(1, text(TABLE))
+        rules: dict[str, list[str]] = {}
+        for answer in self._connection.dump(GETRULE, family, payload=ours):
+            rules.setdefault(_name(answer[2]), []).append(comment(answer.get(7)))
+        return {
+            name: ChainSignature(_hook(answer), tuple(rules.get(name, ())))
+            for answer in self._connection.dump(GETCHAIN, family)
+            if _name(answer[1]) == TABLE
+            for name in [_name(answer[3])]
+        }
+
+    def _elements(self, family: Family, declared: Set) -> dict[Key, Data]:
+        return {
+            key: data
+            for answer in self._connection.dump(GETSETELEM, family, payload=_in_set(declared.name))
+            if 3 in answer
+            for key, data in read_elements(declared, answer[3])
+        }
+
+
+def _name(raw: memoryview) -> str:
+    return bytes(raw).rstrip(b"\0").decode(errors="replace")
+
+
+def _in_set(name: str) -> bytes:
+    return attribute(1, text(TABLE)) + attribute(2, text(name))
+
+
+def _hook(chain: Attributes) -> Hook | None:
+    """Where a base chain hangs; one that svcnat would not have made gets a name that no hook has."""
+    if 4 not in chain:
+        return None
+    hook = attributes(chain[4])
+    number, priority = int.from_bytes(hook[1], "big"), int.from_bytes(hook[2], "big", signed=True)
+    ours = bytes(chain[7]) == _NAT and int.from_bytes(chain[5], "big") == _ACCEPT
+    return Hook(_HOOKS.get(number, "?") if ours else "?", priority)

@@ -1,0 +1,163 @@
+"""The difference of two rulesets, as a value.
+
+``diff(outline(a), b)`` says what turns `a` into `b`; with what :mod:`svcnat.kernel` observed in place of ``outline(a)``
+it says what the kernel lacks. Structure and elements are apart, since elements are many and travel their own way.
+How a change becomes text is :mod:`svcnat.ruleset.nftables`' subject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from svcnat.ruleset.nouns import Chain, ChainSignature, Data, Elements, Key, Ruleset, Set, Table
+from svcnat.ruleset.plan import FAMILIES, Family
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What one family's table looks like from outside; ``readable`` is False if it must be made anew.
+
+    ``sets`` maps a name to (signature, size); ``chains`` to hook and rule signatures. A noun that svcnat did not
+    make has a signature that no noun of svcnat has.
+    """
+
+    sets: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    chains: Mapping[str, ChainSignature] = field(default_factory=dict)
+    elements: Elements = field(default_factory=dict)
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """What one table lacks and has too much of.
+
+    ``remake``: the table is dropped and made in one transaction, because a set cannot change its type in place (or
+    the table is not there: ``remake`` with nothing to drop is harmless). ``refill``: chains that exist with other
+    rules. ``sweep``: chains that nothing needs; they go in a later transaction, when no element points at them.
+    """
+
+    family: Family
+    remake: bool = False
+    sets: tuple[Set, ...] = ()
+    chains: tuple[Chain, ...] = ()
+    refill: tuple[Chain, ...] = ()
+    sweep: tuple[str, ...] = ()
+    stale: Elements = field(default_factory=dict)
+    fresh: Elements = field(default_factory=dict)
+
+    @property
+    def sweeps_only(self) -> bool:
+        """True if packets would see no difference."""
+        return not (self.remake or self.sets or self.chains or self.refill or self.stale or self.fresh)
+
+    def counts(self) -> dict[str, int]:
+        """How many nouns are added and deleted: what ``sync`` prints. A refilled chain counts on both sides."""
+        return {
+            "elements added": sum(map(len, self.fresh.values())),
+            "elements deleted": sum(map(len, self.stale.values())),
+            "chains added": len(self.chains) + len(self.refill),
+            "chains deleted": len(self.sweep) + len(self.refill),
+        }
+
+
+Change = Mapping[Family, TableChange]  # only the families that differ; empty: nothing to do
+
+
+def outline(ruleset: Ruleset) -> dict[Family, Outline]:
+    """The outline of a ruleset value."""
+    return {
+        family: Outline(
+            {name: (declared.signature, declared.size) for name, declared in table.sets.items()},
+            {name: chain.signature for name, chain in table.chains.items()},
+            table.elements,
+        )
+        for family, table in ruleset.items()
+    }
+
+
+def diff(have: Mapping[Family, Outline], want: Ruleset) -> Change:
+    """What turns `have` into `want`: empty exactly if they are equal (larger sets are as good)."""
+    changes = {}
+    for family in FAMILIES:
+        if (table := want.get(family)) and (change := _table_change(have.get(family), table)):
+            changes[family] = change
+    return changes
+
+
+def _table_change(have: Outline | None, want: Table) -> TableChange | None:
+    if have is None or not have.readable or _sets_differ(have, want):
+        fresh = {name: dict(elements) for name, elements in want.elements.items() if elements}
+        return TableChange(
+            want.family,
+            remake=True,
+            sets=tuple(want.sets.values()),
+            chains=tuple(want.chains.values()),
+            fresh=fresh,
+        )
+    stale, fresh = _element_changes(have.elements, want.elements)
+    change = TableChange(
+        want.family,
+        chains=tuple(chain for name, chain in want.chains.items() if name not in have.chains),
+        refill=tuple(
+            chain for name, chain in want.chains.items() if name in have.chains and have.chains[name] != chain.signature
+        ),
+        sweep=tuple(name for name in have.chains if name not in want.chains),
+        stale=stale,
+        fresh=fresh,
+    )
+    if any(have.chains[chain.name].hook != chain.hook for chain in change.refill):
+        return _table_change(None, want)  # a chain cannot change its hook in place
+    return change if change.sweep or not change.sweeps_only else None
+
+
+def _sets_differ(have: Outline, want: Table) -> bool:
+    """True if a set is missing, strange, of another type, or too small for what it must hold."""
+    if have.sets.keys() != want.sets.keys():
+        return True
+    for name, declared in want.sets.items():
+        signature, size = have.sets[name]
+        # A full set would refuse an element that comes before the deletions of its own transaction are counted:
+        # grow at three quarters. Never shrink: a set that is too large costs little, a remake costs the counters.
+        needed = len(want.elements.get(name, ()))
+        if signature != declared.signature or (size < declared.size and 4 * needed > 3 * size):
+            return True
+    return False
+
+
+def _element_changes(have: Elements, want: Elements) -> tuple[dict[str, dict[Key, Data]], dict[str, dict[Key, Data]]]:
+    """Elements to delete and to add; one whose data differs is in both, since adding it alone would be EEXIST."""
+    stale: dict[str, dict[Key, Data]] = {}
+    fresh: dict[str, dict[Key, Data]] = {}
+    missing = object()
+    for name in {**have, **want}:
+        old, new = have.get(name, {}), want.get(name, {})
+        gone = {key: data for key, data in old.items() if new.get(key, missing) != data}
+        come = {key: data for key, data in new.items() if old.get(key, missing) != data}
+        if gone:
+            stale[name] = gone
+        if come:
+            fresh[name] = come
+    return stale, fresh
+
+
+def apply(change: Change, ruleset: Ruleset) -> dict[Family, Table]:
+    """The ruleset that the change makes of another: the law is ``apply(diff(outline(a), b), a) == b``."""
+    result = dict(ruleset)
+    for family, part in change.items():
+        before = Table(family) if part.remake else ruleset.get(family, Table(family))
+        chains = {**before.chains, **{chain.name: chain for chain in (*part.chains, *part.refill)}}
+        elements: dict[str, dict[Key, Data]] = {declared.name: {} for declared in part.sets}
+        elements |= {name: dict(held) for name, held in before.elements.items()}
+        for name, gone in part.stale.items():
+            for key in gone:
+                del elements[name][key]
+        for name, come in part.fresh.items():
+            elements[name].update(come)
+        result[family] = replace(
+            before,
+            sets={**before.sets, **{declared.name: declared for declared in part.sets}},
+            chains={name: chain for name, chain in chains.items() if name not in part.sweep},
+            elements=elements,
+        )
+    return result

@@ -1,0 +1,89 @@
+"""A change, or a whole ruleset, as text that ``nft -f`` loads.
+
+Text, not JSON: libnftables takes elements from text twice as fast, and a person can read it. Every value that
+reaches a line here is a number, a canonical address, a name that svcnat made, or a comment without quotes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from svcnat.ruleset.diff import Change, TableChange, diff
+from svcnat.ruleset.nouns import TABLE, Chain, Data, Key, Ruleset, Verdict
+from svcnat.ruleset.plan import Family
+
+_LINE = 512  # elements a statement: longer lines gain nothing and are hard to read
+
+
+def render(ruleset: Ruleset) -> str:
+    """A script that makes svcnat's tables equal to the ruleset, whatever was in them, in one transaction."""
+    return "".join(_script(change) for change in diff({}, ruleset).values())
+
+
+def render_change(change: Change) -> str:
+    """The transaction that packets see; empty if the change only sweeps."""
+    return "".join(_script(part) for part in change.values() if not part.sweeps_only)
+
+
+def render_sweep(change: Change) -> str:
+    """The transaction after it, which deletes the chains that nothing needs any more; empty if there are none."""
+    lines = []
+    for part in change.values():
+        where = f"{part.family} {TABLE}"
+        # All are emptied before the first is deleted: they may jump to each other.
+        lines += [f"flush chain {where} {name}\n" for name in part.sweep]
+        lines += [f"delete chain {where} {name}\n" for name in part.sweep]
+    return "".join(lines)
+
+
+def render_cleanup(families: Iterable[Family]) -> str:
+    """A script that removes the tables of these families, whether or not they exist."""
+    return "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in families)
+
+
+def _script(part: TableChange) -> str:
+    return "".join(f"{line}\n" for line in _statements(part))
+
+
+def _statements(part: TableChange) -> Iterator[str]:
+    where = f"{part.family} {TABLE}"
+    if part.remake:
+        # `destroy` would be one line, but nft 1.0.6 does not know it.
+        yield f"add table {where}"
+        yield f"delete table {where}"
+        yield f"add table {where}"
+    for declared in part.sets:
+        yield f"add {'map' if declared.is_map else 'set'} {where} {declared.name} {{ {declared.declaration} }}"
+    for chain in part.chains:
+        hook = f" {{ {chain.hook} }}" if chain.hook else ""
+        yield f"add chain {where} {chain.name}{hook}"
+    for chain in part.refill:
+        yield f"flush chain {where} {chain.name}"
+    for chain in (*part.chains, *part.refill):
+        yield from _rules(where, chain)
+    # Deletions first: an element whose data changed is in both, and adding it while it exists is EEXIST.
+    for name, elements in part.stale.items():
+        yield from _elements(f"delete element {where} {name}", dict.fromkeys(elements))
+    for name, elements in part.fresh.items():
+        yield from _elements(f"add element {where} {name}", elements)
+
+
+def _rules(where: str, chain: Chain) -> Iterator[str]:
+    return (f"add rule {where} {chain.name} {rule}" for rule in chain.rules)
+
+
+def _elements(statement: str, elements: Mapping[Key, Data]) -> Iterator[str]:
+    texts = [element_text(key, data) for key, data in elements.items()]
+    for start in range(0, len(texts), _LINE):
+        yield f"{statement} {{ {', '.join(texts[start : start + _LINE])} }}"
+
+
+def element_text(key: Key, data: Data) -> str:
+    """One element as nft writes it: ``10.96.0.10 . tcp . 80 comment "shop/web:80" : goto tcp-random-3``."""
+    left = " . ".join(map(str, key))
+    if data is None:
+        return left
+    if isinstance(data, Verdict):
+        comment = f' comment "{data.comment}"' if data.comment else ""
+        return f"{left}{comment} : {data.action}{f' {data.chain}' if data.chain else ''}"
+    return f"{left} : {' . '.join(map(str, data))}"

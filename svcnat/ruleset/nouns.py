@@ -1,0 +1,255 @@
+"""The nouns of nftables that svcnat uses, as values: sets, chains, rules, tables.
+
+A value prints itself as nft text and compares by content. Nothing here talks to a kernel (that is
+:mod:`svcnat.kernel`) or knows what a Service is (:mod:`svcnat.ruleset.layout` does).
+Syntax: nft(8), sections SETS, MAPS, CHAINS, STATEMENTS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2s
+from typing import NamedTuple
+
+from svcnat.ruleset.plan import Family
+
+TABLE = "svcnat"
+
+# Longest comment that nft 1.0.6 takes on any noun (NFTNL_UDATA_COMMENT_MAXLEN, with its NUL).
+COMMENT_LIMIT = 127
+_COMMENT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 ./:_-,()#=@'")
+
+
+class Verdict(NamedTuple):
+    """The data of a verdict map's element: ``goto CHAIN`` or ``drop``; the comment is for people."""
+
+    action: str
+    chain: str = ""
+    comment: str = ""
+
+
+Key = tuple[str | int, ...]  # in the declared order: addresses and protocols as text, ports and slots as numbers
+Data = tuple[str | int, ...] | Verdict | None  # None: the element of a set
+Elements = Mapping[str, Mapping[Key, Data]]  # by the name of the set or map
+
+
+def comment_text(text: str) -> str:
+    """Make any text a comment: what could end nft's string, or is not printable ASCII, becomes ``?``; cut to size.
+
+    nft strings have no escapes (nft(8), LEXICAL CONVENTIONS), so there is nothing better to do with a quote.
+    """
+    return "".join(letter if letter in _COMMENT_CHARACTERS else "?" for letter in text[: COMMENT_LIMIT - 10])
+
+
+def digest(text: str) -> str:
+    """Eight hexadecimal digits that stand for a noun's text.
+
+    The kernel gives rules back as expressions, and their text differs between versions of nft. So each of our rules
+    and sets carries the digest of its text as the end of its comment: what is in the kernel is ours, and current,
+    if the digests are.
+    """
+    return blake2s(text.encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True)
+class Set:
+    """A named set, or a map if ``data`` is given.
+
+    ``key`` and ``data`` are nft type names (``ipv4_addr . inet_service``), or the text after ``typeof``.
+    ``fields`` and ``data_fields`` name the kernel's type of each part, for the element codec. ``size`` is the number
+    of elements it can hold.
+    """
+
+    name: str
+    key: str
+    fields: tuple[str, ...]
+    data: str = ""
+    data_fields: tuple[str, ...] = ()
+    typeof: bool = False
+    counter: bool = False
+    size: int = 0
+
+    @property
+    def is_map(self) -> bool:
+        """True if elements have data."""
+        return bool(self.data)
+
+    @cached_property
+    def signature(self) -> str:
+        """What the comment of this set in the kernel ends with; the size is compared apart, since it may grow."""
+        return digest(f"{self._body}{self.counter}")
+
+    @property
+    def _body(self) -> str:
+        return f"{'typeof' if self.typeof else 'type'} {self.key}{f' : {self.data}' if self.data else ''};"
+
+    @property
+    def declaration(self) -> str:
+        """The text between the braces of ``add set`` or ``add map``."""
+        counter = " counter;" if self.counter else ""
+        return f'{self._body} size {self.size};{counter} comment "#{self.signature}";'
+
+
+@dataclass(frozen=True, slots=True)
+class Is:
+    """``FIELD VALUE``, or ``FIELD != VALUE``; a value is an address, a CIDR or a protocol."""
+
+    field: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """``FIELD . FIELD @SET``: the concatenation is an element of the set."""
+
+    fields: tuple[str, ...]
+    set: str
+
+    def __str__(self) -> str:
+        return f"{' . '.join(self.fields)} @{self.set}"
+
+
+Match = Is | In
+
+
+@dataclass(frozen=True, slots=True)
+class Vmap:
+    """``FIELD . FIELD vmap @MAP``: do what the map says; go on with the next rule if it says nothing."""
+
+    fields: tuple[str, ...]
+    map: str
+
+    def __str__(self) -> str:
+        return f"{' . '.join(self.fields)} vmap @{self.map}"
+
+
+@dataclass(frozen=True, slots=True)
+class Dnat:
+    """``dnat FAMILY to FIELD . FIELD map @MAP``: translate; go on with the next rule if the map has no such key."""
+
+    family: Family
+    fields: tuple[str, ...]
+    map: str
+
+    def __str__(self) -> str:
+        return f"dnat {self.family} to {' . '.join(self.fields)} map @{self.map}"
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """``jump CHAIN``: come back to the next rule."""
+
+    chain: str
+
+    def __str__(self) -> str:
+        return f"jump {self.chain}"
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """``goto CHAIN``: do not come back."""
+
+    chain: str
+
+    def __str__(self) -> str:
+        return f"goto {self.chain}"
+
+
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    """``masquerade fully-random``: without it, two flows of one port race for the same new port and one is lost."""
+
+    def __str__(self) -> str:
+        return "masquerade fully-random"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """``reject``: ICMP port unreachable, or a TCP reset."""
+
+    tcp_reset: bool = False
+
+    def __str__(self) -> str:
+        return "reject with tcp reset" if self.tcp_reset else "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """``return`` to the calling chain."""
+
+    def __str__(self) -> str:
+        return "return"
+
+
+Statement = Vmap | Dnat | Jump | Goto | Masquerade | Reject | Return
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Matches, then one statement; the comment says why to whoever lists the ruleset."""
+
+    matches: tuple[Match, ...]
+    statement: Statement
+    comment: str = ""
+
+    @cached_property
+    def text(self) -> str:
+        """The rule as nft reads it, without its comment."""
+        return " ".join(map(str, (*self.matches, self.statement)))
+
+    @cached_property
+    def signature(self) -> str:
+        """The whole comment of this rule in the kernel."""
+        return f"{comment_text(self.comment)} #{digest(self.text)}".lstrip()
+
+    def __str__(self) -> str:
+        return f'{self.text} comment "{self.signature}"'
+
+
+class Hook(NamedTuple):
+    """Where a base chain hangs: ``type nat hook HOOK priority PRIORITY``."""
+
+    hook: str
+    priority: int
+
+    def __str__(self) -> str:
+        return f"type nat hook {self.hook} priority {self.priority};"
+
+
+class ChainSignature(NamedTuple):
+    """What can be compared with the kernel's: its hook and its rules' comments, in order."""
+
+    hook: Hook | None
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain and all its rules."""
+
+    name: str
+    rules: tuple[Rule, ...] = ()
+    hook: Hook | None = None
+
+    @cached_property
+    def signature(self) -> ChainSignature:
+        """What can be compared with the kernel's."""
+        return ChainSignature(self.hook, tuple(rule.signature for rule in self.rules))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One family's table: structure (sets and chains, few) and elements (many), apart."""
+
+    family: Family
+    sets: Mapping[str, Set] = field(default_factory=dict)
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    elements: Elements = field(default_factory=dict)
+
+
+Ruleset = Mapping[Family, Table]  # what a network namespace should have: one table a family

@@ -1,0 +1,135 @@
+"""From the Plan to the ruleset: shapes, shared elements, and text that stays a comment."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svcnat.ruleset.compile import Assembly, compile_plan, compile_service
+from svcnat.ruleset.diff import apply, diff, outline
+from svcnat.ruleset.nftables import render
+from svcnat.ruleset.nouns import Verdict, comment_text
+from svcnat.ruleset.plan import Frontend, Masquerade, Plan, ServicePortPlan, Settings, plan, plan_service
+from tests.ruleset.build import service, slice_of
+
+SETTINGS = Settings(cluster_cidrs=("10.244.0.0/16", "fd00:10:244::/56"))
+
+
+def ruleset_of(services, slices):
+    return compile_plan(plan(services, slices, SETTINGS))
+
+
+def test_a_thousand_services_of_one_shape_add_no_chain() -> None:
+    """Rules stay constant: only elements grow with the number of services."""
+    slices = [slice_of(f"s{n}", "10.0.0.1", "10.0.0.2", "10.0.0.3") for n in range(1000)]
+    many = [service(f"s{n}", f"10.96.{n // 250}.{n % 250 + 1}") for n in range(1000)]
+    assert ruleset_of(many, slices)["ip"].chains == ruleset_of(many[:1], slices)["ip"].chains
+
+
+def test_deleting_a_service_keeps_what_others_share() -> None:
+    """The hairpin of an endpoint and the selector chain of a shape go with their last user, not before."""
+    both = [service("a", "10.96.0.1"), service("b", "10.96.0.2")]
+    slices = [slice_of("a", "10.0.0.1"), slice_of("b", "10.0.0.1", "10.0.0.2")]
+    parts = {
+        one.metadata.name: compile_service(plan_service(one, [piece])) for one, piece in zip(both, slices, strict=True)
+    }
+    assembly = Assembly(SETTINGS)
+    assembly.add(parts["a"])
+    assembly.add(parts["b"])
+    assembly.remove(parts["b"])
+    table = assembly.ruleset()["ip"]
+    assert set(table.elements["hairpins"]) == {("10.0.0.1", "10.0.0.1")}
+    assert "tcp-random-1" in table.chains
+    assert "tcp-random-2" not in table.chains
+    assembly.remove(parts["a"])
+    assert not any(assembly.ruleset()["ip"].elements.values())
+
+
+def test_two_ports_of_a_service_share_its_cluster_ip() -> None:
+    """One element of cluster-ips, whatever the number of ports; refused ports have no origin to masquerade."""
+    ports = ((80, "TCP"), (81, "UDP"))
+    elements = ruleset_of([service("a", "10.96.0.1", ports=ports)], [])["ip"].elements
+    assert elements["cluster-ips"] == {("10.96.0.1",): None}
+    assert elements["frontends"] == {
+        ("10.96.0.1", "tcp", 80): Verdict("goto", "refuse", "default/a:p80"),
+        ("10.96.0.1", "udp", 81): Verdict("goto", "refuse", "default/a:p81"),
+    }
+    assert not elements["origins-tcp"]
+
+
+def test_off_cluster_masquerade_follows_the_configuration() -> None:
+    """clusterCIDR: outsiders; masqueradeAll: everyone; neither: nobody."""
+
+    def rules(**known) -> list[str]:
+        chains = compile_plan(Plan(Settings(**known), {}))["ip"].chains
+        return [rule.text for rule in chains["masquerade-off-cluster"].rules]
+
+    assert rules() == []
+    assert rules(cluster_cidrs=("10.1.0.0/16", "10.2.0.0/16", "fd01::/64")) == [
+        "ip saddr 10.1.0.0/16 return",
+        "ip saddr 10.2.0.0/16 return",
+        "masquerade fully-random",
+    ]
+    assert rules(masquerade_all=True) == ["masquerade fully-random"]
+
+
+def test_sets_grow_in_powers_of_two() -> None:
+    """A declared size has room for twice the need, so that growth (which remakes the table) is rare."""
+    slices = [slice_of("a", *(f"10.1.{n // 250}.{n % 250 + 1}" for n in range(2100)))]
+    table = ruleset_of([service("a", "10.96.0.1")], slices)["ip"]
+    assert table.sets["backends-tcp"].size == 8192
+    assert table.sets["frontends"].size == 4096
+
+
+@given(st.text(max_size=300))
+def test_any_text_becomes_one_harmless_comment(text) -> None:
+    """A comment has neither quote, backslash nor newline, and is never longer than nft takes."""
+    comment = comment_text(text)
+    assert len(comment) <= 117
+    assert not set(comment) & set('"\\\n\r;{}`$')
+
+
+names = st.sampled_from(["a", "b", "c"])
+endpoints = st.lists(st.sampled_from([f"10.0.0.{n}" for n in range(1, 6)]), unique=True, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(names, endpoints, st.sampled_from(["TCP", "UDP", "SCTP"])), max_size=12))
+def test_any_sequence_of_edits_ends_where_a_fresh_compilation_does(edits) -> None:
+    """Counting what services share is exact: incremental and fresh rulesets are equal, and so is every diff."""
+    assembly = Assembly(SETTINGS)
+    current: dict = {}
+    before = apply({}, compile_plan(Plan(SETTINGS, {})))
+    for name, addresses, protocol in edits:
+        one = service(name, f"10.96.0.{ord(name)}", ports=((80, protocol),))
+        ports = plan_service(one, [slice_of(name, *addresses, ports=(("p80", 8080, protocol),))])
+        if name in current:
+            assembly.remove(compile_service(current[name]))
+        current[name] = ports
+        assembly.add(compile_service(ports))
+        fresh = compile_plan(Plan(SETTINGS, {("default", key): value for key, value in sorted(current.items())}))
+        incremental = assembly.ruleset()
+        assert incremental == fresh
+        change = diff(outline(before), fresh)
+        assert apply(change, before) == fresh
+        assert diff(outline(fresh), incremental) == {}
+        before = fresh
+
+
+def test_render_names_every_family_and_nothing_twice() -> None:
+    """The script is complete: it drops both tables first, and the same input gives the same bytes."""
+    rules = ruleset_of([service("a", "10.96.0.1")], [slice_of("a", "10.0.0.1")])
+    text = render(rules)
+    assert text == render(ruleset_of([service("a", "10.96.0.1")], [slice_of("a", "10.0.0.1")]))
+    assert text.startswith("add table ip svcnat\ndelete table ip svcnat\nadd table ip svcnat\n")
+    assert "delete table ip6 svcnat\n" in text
+    lines = [line for line in text.splitlines() if not line.startswith("add table")]
+    assert len(lines) == len(set(lines))
+
+
+def test_more_elements_than_a_line_takes_are_split() -> None:
+    """Statements stay readable: 512 elements each."""
+    frontends = tuple(Frontend("10.96.0.1", n, Masquerade.OFF_CLUSTER) for n in range(1, 1026))
+    port = ServicePortPlan("default/a:x", "ip", "tcp", frontends, ())
+    text = render(compile_plan(Plan(SETTINGS, {("default", "a"): (port,)})))
+    assert text.count("add element ip svcnat frontends") == 3

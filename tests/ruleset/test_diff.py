@@ -1,0 +1,113 @@
+"""The difference of two rulesets, and of what a kernel holds and a ruleset, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from svcnat.ruleset.compile import compile_plan
+from svcnat.ruleset.diff import Outline, TableChange, apply, diff, outline
+from svcnat.ruleset.nftables import render_change, render_cleanup, render_sweep
+from svcnat.ruleset.nouns import ChainSignature, Hook
+from svcnat.ruleset.plan import Settings, plan
+from tests.ruleset.build import service, slice_of
+
+
+def wanted(*addresses: str):
+    return compile_plan(plan([service("a", "10.96.0.1")], [slice_of("a", *addresses)], Settings()))
+
+
+def observed(ruleset, **changed) -> dict[str, Outline]:
+    """What a kernel that holds the ruleset shows, with the IPv4 outline changed."""
+    outlines = outline(ruleset)
+    return {**outlines, "ip": replace(outlines["ip"], **changed)}
+
+
+def test_nothing_to_do_is_empty() -> None:
+    """diff(a, a) is empty, and so is its text."""
+    rules = wanted("10.0.0.1")
+    assert diff(outline(rules), rules) == {}
+    assert render_change({}) == ""
+
+
+def test_one_more_endpoint_changes_elements_and_adds_a_shape() -> None:
+    """Cost follows the change: the frontend's verdict, one slot, one hairpin; the old shape is swept later."""
+    change = diff(outline(wanted("10.0.0.1")), wanted("10.0.0.1", "10.0.0.2"))
+    assert render_change(change).splitlines()[0] == "add chain ip svcnat tcp-random-2"
+    assert change["ip"].counts() == {
+        "elements added": 3,
+        "elements deleted": 1,
+        "chains added": 1,
+        "chains deleted": 1,
+    }
+    assert render_change(change).splitlines()[-4:] == [
+        "delete element ip svcnat frontends { 10.96.0.1 . tcp . 80 }",
+        'add element ip svcnat frontends { 10.96.0.1 . tcp . 80 comment "default/a:p80" : goto tcp-random-2 }',
+        "add element ip svcnat hairpins { 10.0.0.2 . 10.0.0.2 }",
+        "add element ip svcnat backends-tcp { 10.96.0.1 . 80 . 1 : 10.0.0.2 . 8080 }",
+    ]
+    assert render_sweep(change) == "flush chain ip svcnat tcp-random-1\ndelete chain ip svcnat tcp-random-1\n"
+
+
+def test_a_strangers_chain_is_only_swept() -> None:
+    """A chain that nothing of ours reaches changes no packet: no main transaction, only the sweep."""
+    rules = wanted("10.0.0.1")
+    chains = {**outline(rules)["ip"].chains, "stray": ChainSignature(None, ())}
+    change = diff(observed(rules, chains=chains), rules)
+    assert render_change(change) == ""
+    assert change["ip"].sweep == ("stray",)
+
+
+def test_a_changed_rule_refills_its_chain() -> None:
+    """An added, deleted or altered rule: the chain is emptied and filled in one transaction."""
+    rules = wanted("10.0.0.1")
+    chains = {**outline(rules)["ip"].chains, "refuse": ChainSignature(None, ("accept",))}
+    text = render_change(diff(observed(rules, chains=chains), rules))
+    assert text.splitlines()[0] == "flush chain ip svcnat refuse"
+    assert len(text.splitlines()) == 3
+
+
+def test_a_base_chain_at_another_hook_remakes_the_table() -> None:
+    """nf_tables cannot move a base chain."""
+    rules = wanted("10.0.0.1")
+    chains = {**outline(rules)["ip"].chains}
+    chains["nat-output"] = chains["nat-output"]._replace(hook=Hook("output", 0))
+    assert diff(observed(rules, chains=chains), rules)["ip"].remake
+
+
+def test_strange_sets_remake_the_table() -> None:
+    """A missing set, one of another type, one of a stranger: the table is made anew in one transaction."""
+    rules = wanted("10.0.0.1")
+    good = outline(rules)["ip"].sets
+    for sets in ({}, {**good, "hairpins": ("00000000", 4096)}, {**good, "stray": ("", 4096)}):
+        change = diff(observed(rules, sets=sets), rules)
+        assert change["ip"].remake
+        assert render_change(change).startswith("add table ip svcnat\ndelete table ip svcnat\nadd table")
+    assert diff({"ip6": outline(rules)["ip6"], "ip": Outline(readable=False)}, rules)["ip"].remake
+
+
+def test_a_set_is_remade_only_when_it_gets_tight() -> None:
+    """A larger set is as good; a smaller one serves until three quarters are in use."""
+    rules = wanted(*(f"10.1.{n // 250}.{n % 250 + 1}" for n in range(2500)))
+    good = outline(rules)["ip"].sets
+    assert good["hairpins"][1] == 8192
+    for size, remade in ((16384, False), (4096, False), (3000, True)):
+        sets = {**good, "hairpins": (good["hairpins"][0], size)}
+        change = diff(observed(rules, sets=sets), rules)
+        assert bool(change) == remade
+
+
+def test_a_family_that_is_not_wanted_is_left_alone() -> None:
+    """The caller decides which tables there should be; apply keeps the others."""
+    rules = wanted("10.0.0.1")
+    assert diff({}, {}) == {}
+    only = {"ip": rules["ip"]}
+    assert apply(diff(outline({"ip6": rules["ip6"]}), only), {"ip6": rules["ip6"]}) == {
+        "ip6": rules["ip6"],
+        "ip": rules["ip"],
+    }
+
+
+def test_cleanup_names_the_families() -> None:
+    """Adding before deleting makes the deletion safe when there is no table."""
+    assert render_cleanup(["ip"]) == "add table ip svcnat\ndelete table ip svcnat\n"
+    assert TableChange("ip").sweeps_only
