@@ -149,3 +149,25 @@ def sized(declared: Set, count: int) -> Set:
 @lru_cache(maxsize=4096)
 def _selector(family: Family, protocol: str, slots: int) -> Chain:
     return layout.selector(family, protocol, slots)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendKeys:
+    """Where the endpoints of a port are in the kernel: the map, and for each of its keys the endpoint."""
+
+    declared: Set
+    keys: dict[Key, tuple[str, int]]
+
+
+def backend_keys(port: ServicePortPlan) -> BackendKeys:
+    """The elements that lead to a port's endpoints: whoever wants their counters asks for these."""
+    name = f"backends-{port.protocol}"
+    declared = next(one for one in layout.sets(port.family) if one.name == name)
+    return BackendKeys(
+        declared,
+        {
+            (frontend.address, frontend.port, slot): backend
+            for frontend in port.frontends
+            for slot, backend in enumerate(port.backends)
+        },
+    )

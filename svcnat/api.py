@@ -1,0 +1,383 @@
+"""The public Python API: what the command line, lab scripts and tests are written on.
+
+Two ways to use it. Stateless: :func:`load` manifests, :func:`compile_ruleset`, then :func:`render` or :func:`sync`.
+With a state file: a :class:`Cluster`, whose objects keep their addresses, and whose rules follow every change.
+Labs are :class:`svcnat.lab.Lab`; ``Cluster.open(lab="demo")`` works on one. Everything here is also an attribute of
+``svcnat``, imported when first touched. Nothing here prints; every error is an :class:`svcnat.errors.SvcnatError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from svcnat.agent.reconcile import Report, reconcile
+from svcnat.controllers.react import settled
+from svcnat.errors import ConflictError, Finding, KernelError, ManifestError
+from svcnat.kernel import lock
+from svcnat.kernel.nftables import Namespace
+from svcnat.model.configuration import Configuration, parse_configuration
+from svcnat.model.kinds import kind_of
+from svcnat.model.manifests import Loaded, Manifest
+from svcnat.model.manifests import load as load_texts
+from svcnat.model.objects import EndpointSlice, Resource, Service
+from svcnat.ruleset import nftables
+from svcnat.ruleset.compile import backend_keys, compile_plan
+from svcnat.ruleset.nouns import Ruleset
+from svcnat.ruleset.plan import Family, Settings, plan, plan_service
+from svcnat.store.folder import read_sources
+from svcnat.store.snapshot import Snapshot
+from svcnat.store.sqlite import Store
+from svcnat.store.transaction import Outcome, Transaction
+
+DEFAULT_CONFIG = "/etc/svcnat/config.yaml"
+DEFAULT_STATE = "/var/lib/svcnat/state.db"
+
+R = TypeVar("R", bound=Resource)
+
+
+# --- stateless -------------------------------------------------------------------------------------------------
+
+
+def load(
+    *paths: str | Path,
+    text: str | bytes | None = None,
+    recursive: bool = False,
+    strict: bool = False,
+    namespace: str = "default",
+    stdin: BinaryIO | None = None,
+) -> Loaded:
+    """Read manifests: files, folders (with `recursive` what is below them too), ``-`` for `stdin`, or `text`.
+
+    Raises:
+        ManifestError: every finding of every file; with `strict`, unknown fields are errors and not warnings.
+        UsageError: a path makes no sense.
+
+    """
+    sources = read_sources([str(path) for path in paths], recursive=recursive, stdin=stdin)
+    if text is not None:
+        sources.append(("<text>", text.encode() if isinstance(text, str) else text))
+    return load_texts(sources, strict=strict, namespace=namespace)
+
+
+def configuration(path: str | Path | None = None) -> Configuration:
+    """Read the configuration file; without a path, the default one, which need not exist.
+
+    Raises:
+        ManifestError: the file cannot be read, or what is in it is wrong.
+
+    """
+    file = Path(path or DEFAULT_CONFIG)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        if path is None and isinstance(error, FileNotFoundError):
+            return Configuration()
+        raise ManifestError([Finding(str(file), 0, "", "", f"cannot be read: {error.strerror}")]) from error
+    return parse_configuration(data, str(file))
+
+
+def settings(config: Configuration, node: str | None = None) -> Settings:
+    """What the rules of a node need of the configuration; `node` is its name if the configuration has none."""
+    return Settings(
+        node_name=node or config.hostname_override or socket.gethostname().lower(),
+        cluster_cidrs=config.cluster_cidrs,
+        masquerade_all=bool(config.masquerade_all),
+    )
+
+
+def compile_ruleset(objects: Loaded | Iterable[Resource], config: Configuration | None = None) -> Ruleset:
+    """The rules that objects ask for, without any state: the same objects give the same rules, in any order.
+
+    Addresses that nobody asked for follow from family, namespace and name.
+
+    Raises:
+        ManifestError: objects contradict each other, for instance by asking for one address twice.
+
+    """
+    config = config or Configuration()
+    manifests = {}
+    if isinstance(objects, Loaded):
+        manifests = {_identity(manifest.resource): manifest for manifest in objects.manifests}
+        objects = [manifest.resource for manifest in objects.manifests]
+    with _located(manifests):
+        world = settled(objects, **_ranges(config))
+    return compile_plan(plan(world.list(Service), world.list(EndpointSlice), settings(config)))
+
+
+def render(ruleset: Ruleset) -> str:
+    """The rules as a script for ``nft -f``, which makes svcnat's tables equal to them, whatever was in them."""
+    return nftables.render(ruleset)
+
+
+def sync(ruleset: Ruleset, netns: str | None = None, *, dry_run: bool = False, force: bool = False) -> Report:
+    """Make the rules of a network namespace (by name or path; None: the current one) equal to `ruleset`.
+
+    Raises:
+        ConflictError: the rules there follow a state file; `force` takes them all the same.
+        BusyError: another svcnat is writing there.
+        KernelError: the kernel refused; the rules are as they were.
+
+    """
+    with lock.writer(netns), Namespace(netns) as namespace:
+        if not force:
+            _require_owner(namespace, None)
+        return reconcile(namespace, ruleset, dry_run=dry_run)
+
+
+def cleanup(netns: str | None = None) -> list[Family]:
+    """Remove svcnat's tables from a network namespace, and nothing else; returns the families that had one.
+
+    Raises:
+        BusyError: another svcnat is writing there.
+        KernelError: the kernel refused.
+
+    """
+    with lock.writer(netns), Namespace(netns) as namespace:
+        families = namespace.families()
+        namespace.commit(nftables.render_cleanup(families))
+        return families
+
+
+# --- with a state file -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A network namespace whose rules follow a state file, and the name of the node that it is."""
+
+    node: str
+    netns: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change did to the objects, in the order asked for, and then to the rules of each target."""
+
+    outcomes: tuple[Outcome, ...]
+    reports: tuple[Report, ...]
+
+
+class Cluster:
+    """Objects in a state file, and the network namespaces whose rules follow them.
+
+    Every change is one transaction over all its objects; the rules follow before the method returns. A context
+    manager; one instance serves one thread.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Configuration,
+        targets: Sequence[Target],
+    ) -> None:
+        """Work on an open store; :meth:`open` is how to get one."""
+        self._store = store
+        self._config = config
+        self._targets = tuple(targets)
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        state: str | Path | None = None,
+        config: str | Path | None = None,
+        netns: str | None = None,
+        create: bool = True,
+    ) -> Cluster:
+        """Open a state file (default ``/var/lib/svcnat/state.db``), whose rules live in `netns`.
+
+        Raises:
+            StoreError: the state file cannot be used, or is not there and `create` is False.
+            ManifestError: the configuration is wrong.
+
+        """
+        found = configuration(config)
+        store = Store.open(state or DEFAULT_STATE, create=create, **_ranges(found))
+        return cls(store, found, [Target(settings(found).node_name, netns)])
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the state file."""
+        self._store.close()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """The objects as they are now, for as many questions as the block asks."""
+        with self._store.read() as snapshot:
+            yield snapshot
+
+    def create(self, loaded: Loaded, *, dry_run: bool = False) -> Changed:
+        """Create objects.
+
+        Raises:
+            ConflictError: one exists already; nothing was created.
+            ManifestError: every object that cannot be; nothing was created.
+            KernelError: the rules could not follow.
+
+        """
+        return self._change_all(
+            loaded, lambda transaction, manifest: transaction.create(manifest.document), dry_run=dry_run
+        )
+
+    def apply(self, loaded: Loaded, *, dry_run: bool = False) -> Changed:
+        """Create objects, or make them what the manifests say, keeping what others set; errors as :meth:`create`."""
+        return self._change_all(
+            loaded, lambda transaction, manifest: transaction.apply(manifest.document), dry_run=dry_run
+        )
+
+    def replace(self, loaded: Loaded, *, dry_run: bool = False) -> Changed:
+        """Put objects in the place of those with their names.
+
+        Raises:
+            NotFoundError: one does not exist; nothing was replaced.
+
+        """
+        return self._change_all(
+            loaded, lambda transaction, manifest: transaction.replace(manifest.document), dry_run=dry_run
+        )
+
+    def delete(self, wanted: Iterable[Resource | tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
+        """Delete objects, given as such or as (type, namespace, name).
+
+        Raises:
+            NotFoundError: one does not exist; nothing was deleted.
+
+        """
+        places = [
+            (type(one), one.metadata.namespace, one.metadata.name) if isinstance(one, Resource) else one
+            for one in wanted
+        ]
+        return self._change(lambda transaction: [transaction.delete(*place) for place in places], dry_run=dry_run)
+
+    def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
+        """Make the rules of every target equal to the objects, whatever is there.
+
+        Raises:
+            ConflictError: the rules there follow another state file.
+            KernelError: the kernel refused; the rules there are as they were.
+
+        """
+        reports = []
+        for target in self._targets:
+            # The objects are read under the lock: of two commands at once, the later writer has seen both changes.
+            with lock.writer(target.netns), Namespace(target.netns) as namespace:
+                _require_owner(namespace, self._store.identity)
+                reports.append(reconcile(namespace, self._ruleset(target), dry_run=dry_run))
+        return tuple(reports)
+
+    def connections(self, service: Service) -> dict[tuple[str, int], int]:
+        """How many connections each endpoint (address, port) got through a Service since it was added to the rules.
+
+        Only usable endpoints are in the answer. Costs one question to the kernel for each slot.
+        """
+        with self._store.read() as snapshot:
+            slices = snapshot.labelled(
+                EndpointSlice, service.metadata.namespace, {"kubernetes.io/service-name": service.metadata.name}
+            )
+        ports = plan_service(service, slices)
+        counted = {backend: 0 for port in ports for backend in port.backends}
+        for target in self._targets:
+            with Namespace(target.netns) as namespace:
+                for port in ports:
+                    backends = backend_keys(port)
+                    for key, (packets, _) in namespace.counters(port.family, backends.declared, backends.keys).items():
+                        counted[backends.keys[key]] += packets
+        return counted
+
+    def _ruleset(self, target: Target) -> Ruleset:
+        with self._store.read() as snapshot:
+            services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
+        known = settings(self._config, target.node)
+        return compile_plan(plan(services, slices, known), origin=_origin(self._store.identity))
+
+    def _change_all(
+        self, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome], *, dry_run: bool
+    ) -> Changed:
+        # Explicit addresses are claimed before any is given away, in one transaction as in one set of manifests.
+        order = sorted(loaded.manifests, key=lambda manifest: not _asks_for_address(manifest.resource))
+
+        def run(transaction: Transaction) -> list[Outcome]:
+            outcomes, findings = {}, []
+            for manifest in order:
+                try:
+                    with _located({_identity(manifest.resource): manifest}):
+                        outcomes[_identity(manifest.resource)] = verb(transaction, manifest)
+                except ManifestError as error:
+                    findings += error.findings
+            if findings:
+                raise ManifestError(findings)
+            return [outcomes[_identity(manifest.resource)] for manifest in loaded.manifests]
+
+        return self._change(run, dry_run=dry_run)
+
+    def _change(self, run: Callable[[Transaction], list[Outcome]], *, dry_run: bool) -> Changed:
+        if dry_run:
+            with self._store.transaction(dry_run=True) as transaction:
+                return Changed(tuple(run(transaction)), ())
+        for target in self._targets:
+            # What will not work at all (no privilege, no such namespace) is said before the objects change.
+            Namespace(target.netns).close()
+        with self._store.transaction() as transaction:
+            outcomes = run(transaction)
+        try:
+            return Changed(tuple(outcomes), self.follow())
+        except (KernelError, ConflictError) as error:
+            raise type(error)(f"the objects are saved, but the rules did not follow: {error}") from error
+
+
+def _origin(identity: str) -> str:
+    return f"state {identity}"
+
+
+def _require_owner(namespace: Namespace, identity: str | None) -> None:
+    """Refuse rules that follow a state file, unless it is the one with this identity.
+
+    Raises:
+        ConflictError: they do.
+
+    """
+    for family in namespace.families():
+        _, _, origin = namespace.about(family).partition("from state ")
+        if origin and (identity is None or not origin.startswith(identity)):
+            raise ConflictError(
+                f"the rules in this network namespace follow {'another' if identity else 'a'} state file; "
+                f"{'`svcnat cleanup` gives them up' if identity else '--force takes them over'}"
+            )
+
+
+def _ranges(config: Configuration) -> dict[str, tuple[str, ...]]:
+    return {"service_cidrs": config.service_cidrs} if config.service_cidrs else {}
+
+
+def _asks_for_address(resource: Resource) -> bool:
+    return isinstance(resource, Service) and resource.spec.cluster_ip not in (None, "", "None")
+
+
+def _identity(resource: Resource) -> str:
+    return f"{kind_of(resource).name} {resource.metadata.namespace}/{resource.metadata.name}"
+
+
+@contextlib.contextmanager
+def _located(manifests: dict[str, Manifest]) -> Iterator[None]:
+    """Give findings about objects the file and line of the manifest that the object came from."""
+    try:
+        yield
+    except ManifestError as error:
+        raise ManifestError(
+            [
+                Finding(manifest.source, manifest.locate(finding.field), finding.subject, finding.field, finding.reason)
+                if not finding.source and (manifest := manifests.get(finding.subject))
+                else finding
+                for finding in error.findings
+            ]
+        ) from error
