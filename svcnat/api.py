@@ -1,8 +1,8 @@
 """The public Python API: what the command line, lab scripts and tests are written on.
 
 Two ways to use it. Stateless: :func:`load` manifests, :func:`compile_ruleset`, then :func:`render` or :func:`sync`.
-With a state file: a :class:`Cluster`, whose objects keep their addresses, and whose rules follow every change.
-Labs are :class:`svcnat.lab.Lab`; ``Cluster.open(lab="demo")`` works on one. Everything here is also an attribute of
+With a state file: a :class:`Cluster`, whose objects keep their addresses, and whose rules follow every change. A
+:class:`Lab` is a Cluster whose nodes and pods are network namespaces of its own. All of it is also an attribute of
 ``svcnat``, imported when first touched. Nothing here prints; every error is an :class:`svcnat.errors.SvcnatError`.
 """
 
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.agent.reconcile import Report, reconcile
+from svcnat.controllers.allocation import DEFAULT_SERVICE_CIDRS
 from svcnat.controllers.react import settled
 from svcnat.errors import ConflictError, Finding, KernelError, ManifestError
 from svcnat.kernel import lock
@@ -34,10 +36,13 @@ from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
 from svcnat.store.transaction import Outcome, Transaction
 
+if TYPE_CHECKING:
+    from svcnat.lab import labs  # imported late: only labs pay for pyroute2
+
 DEFAULT_CONFIG = "/etc/svcnat/config.yaml"
 DEFAULT_STATE = "/var/lib/svcnat/state.db"
 
-R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 
 # --- stateless -------------------------------------------------------------------------------------------------
@@ -105,7 +110,7 @@ def compile_ruleset(objects: Loaded | Iterable[Resource], config: Configuration 
         manifests = {_identity(manifest.resource): manifest for manifest in objects.manifests}
         objects = [manifest.resource for manifest in objects.manifests]
     with _located(manifests):
-        world = settled(objects, **_ranges(config))
+        world = settled(objects, _ranges(config))
     return compile_plan(plan(world.list(Service), world.list(EndpointSlice), settings(config)))
 
 
@@ -169,12 +174,7 @@ class Cluster:
     manager; one instance serves one thread.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        config: Configuration,
-        targets: Sequence[Target],
-    ) -> None:
+    def __init__(self, store: Store, config: Configuration, targets: Sequence[Target]) -> None:
         """Work on an open store; :meth:`open` is how to get one."""
         self._store = store
         self._config = config
@@ -197,10 +197,10 @@ class Cluster:
 
         """
         found = configuration(config)
-        store = Store.open(state or DEFAULT_STATE, create=create, **_ranges(found))
+        store = Store.open(state or DEFAULT_STATE, create=create, service_cidrs=_ranges(found))
         return cls(store, found, [Target(settings(found).node_name, netns)])
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -307,7 +307,8 @@ class Cluster:
         order = sorted(loaded.manifests, key=lambda manifest: not _asks_for_address(manifest.resource))
 
         def run(transaction: Transaction) -> list[Outcome]:
-            outcomes, findings = {}, []
+            outcomes: dict[str, Outcome] = {}
+            findings: list[Finding] = []
             for manifest in order:
                 try:
                     with _located({_identity(manifest.resource): manifest}):
@@ -335,6 +336,91 @@ class Cluster:
             raise type(error)(f"the objects are saved, but the rules did not follow: {error}") from error
 
 
+class Lab(Cluster):
+    """A Cluster in network namespaces of its own: nodes, clients, and a namespace for each Pod.
+
+    What a change asks for happens in this order: the objects, the pods that are missing, the rules of every node,
+    and last the end of the pods that nobody wants: no connection is ever sent to a pod that has ended. A context
+    manager that leaves the lab running; :meth:`down` takes it down. See :mod:`svcnat.lab` for the names of the
+    namespaces.
+    """
+
+    def __init__(self, lab: labs.Lab) -> None:
+        """Work on a lab that runs; :meth:`up` and :meth:`find` are how to get one."""
+        self.built = lab
+        config = Configuration(cluster_cidr=str(lab.topology.cluster), service_cidr=str(lab.topology.services))
+        super().__init__(lab.store, config, [Target(node, str(where)) for node, where in lab.nodes])
+
+    @classmethod
+    def up(cls, name: str, *paths: str | Path, recursive: bool = False, stdin: BinaryIO | None = None) -> Self:
+        """Build a lab from files and folders that hold manifests, and perhaps one Topology; all of it or nothing.
+
+        Raises:
+            ManifestError: every finding of every file; nothing was built.
+            LabError: there is one of that name, or it cannot be built.
+            KernelError: the kernel refused.
+
+        """
+        from svcnat.lab import labs, topology
+
+        sources = read_sources([str(path) for path in paths], recursive=recursive, stdin=stdin)
+        loaded, plan_of_lab = load_texts(sources), topology.find(sources)
+        lab = cls(labs.Lab.up(name, plan_of_lab))
+        try:
+            lab.apply(loaded)
+        except BaseException:
+            lab.down()
+            raise
+        return lab
+
+    @classmethod
+    def find(cls, name: str) -> Self:
+        """Find a lab that runs.
+
+        Raises:
+            LabError: there is none of that name, or only parts of one.
+
+        """
+        from svcnat.lab import labs
+
+        return cls(labs.Lab.open(name))
+
+    def down(self) -> None:
+        """Take the lab down: no namespace, link, process or file stays."""
+        self.built.down()
+
+    def exec(
+        self, where: str, command: Sequence[str], namespace: str = "default", **options: Any
+    ) -> subprocess.CompletedProcess[Any]:
+        """Run a command in a pod, a node or a client, and wait for it; `options` are :class:`subprocess.Popen`'s.
+
+        Raises:
+            LabError: there is nothing of that name, or no such command.
+
+        """
+        return self.built.exec(where, command, namespace, **options)
+
+    def run(self, where: str, function: Callable[[], T], namespace: str = "default") -> T:
+        """The result of a Python function that runs in the network namespace of a pod, a node or a client.
+
+        Raises:
+            LabError: there is nothing of that name.
+
+        """
+        return self.built.run(where, function, namespace)
+
+    def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
+        """Start the pods that are missing, make the rules of every node follow, end the pods that nobody wants."""
+        from svcnat.lab import kubelet
+
+        if dry_run:
+            return super().follow(dry_run=True)
+        kubelet.start(self.built)
+        reports = super().follow()
+        kubelet.sweep(self.built)
+        return reports
+
+
 def _origin(identity: str) -> str:
     return f"state {identity}"
 
@@ -355,8 +441,8 @@ def _require_owner(namespace: Namespace, identity: str | None) -> None:
             )
 
 
-def _ranges(config: Configuration) -> dict[str, tuple[str, ...]]:
-    return {"service_cidrs": config.service_cidrs} if config.service_cidrs else {}
+def _ranges(config: Configuration) -> tuple[str, ...]:
+    return config.service_cidrs or DEFAULT_SERVICE_CIDRS
 
 
 def _asks_for_address(resource: Resource) -> bool:
