@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.agent.reconcile import Report, reconcile
-from svcnat.controllers.allocation import DEFAULT_SERVICE_CIDRS
 from svcnat.controllers.react import settled
-from svcnat.errors import ConflictError, Finding, KernelError, ManifestError
+from svcnat.errors import ConflictError, Finding, KernelError, ManifestError, UsageError
 from svcnat.kernel import lock
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration, parse_configuration
@@ -90,8 +89,8 @@ def settings(config: Configuration, node: str | None = None) -> Settings:
     """What the rules of a node need of the configuration; `node` is its name if the configuration has none."""
     return Settings(
         node_name=node or config.hostname_override or socket.gethostname().lower(),
-        cluster_cidrs=config.cluster_cidrs,
-        masquerade_all=bool(config.masquerade_all),
+        cluster_cidrs=tuple(map(str, config.cluster_networks)),
+        masquerade_all=config.masquerade_all,
     )
 
 
@@ -187,15 +186,21 @@ class Cluster:
         state: str | Path | None = None,
         config: str | Path | None = None,
         netns: str | None = None,
+        lab: str | None = None,
         create: bool = True,
     ) -> Cluster:
-        """Open a state file (default ``/var/lib/svcnat/state.db``), whose rules live in `netns`.
+        """Open a state file (default ``/var/lib/svcnat/state.db``), whose rules live in `netns`; or a lab, by name.
 
         Raises:
+            UsageError: a lab has its own state file, configuration and namespaces: they cannot be chosen.
             StoreError: the state file cannot be used, or is not there and `create` is False.
             ManifestError: the configuration is wrong.
 
         """
+        if lab:
+            if state or netns or config:
+                raise UsageError("--lab comes with its own state file, configuration and network namespaces")
+            return Lab.find(lab)
         found = configuration(config)
         store = Store.open(state or DEFAULT_STATE, create=create, service_cidrs=_ranges(found))
         return cls(store, found, [Target(settings(found).node_name, netns)])
@@ -361,10 +366,10 @@ class Lab(Cluster):
             KernelError: the kernel refused.
 
         """
-        from svcnat.lab import labs, topology
+        from svcnat.lab import labs, topology_file
 
         sources = read_sources([str(path) for path in paths], recursive=recursive, stdin=stdin)
-        loaded, plan_of_lab = load_texts(sources), topology.find(sources)
+        loaded, plan_of_lab = load_texts(sources), topology_file.find(sources)
         lab = cls(labs.Lab.up(name, plan_of_lab))
         try:
             lab.apply(loaded)
@@ -442,7 +447,7 @@ def _require_owner(namespace: Namespace, identity: str | None) -> None:
 
 
 def _ranges(config: Configuration) -> tuple[str, ...]:
-    return config.service_cidrs or DEFAULT_SERVICE_CIDRS
+    return tuple(map(str, config.service_networks))
 
 
 def _asks_for_address(resource: Resource) -> bool:

@@ -16,8 +16,13 @@ _LINE = 512  # elements a statement: longer lines gain nothing and are hard to r
 
 
 def render(ruleset: Ruleset) -> str:
-    """A script that makes svcnat's tables equal to the ruleset, whatever was in them, in one transaction."""
-    return "".join(_script(change) for change in diff({}, ruleset).values())
+    """A script that makes svcnat's tables equal to the ruleset, whatever was in them, in one transaction.
+
+    A family without any element gets no table, since hooks cost every packet; one that was there is removed.
+    """
+    used = {family: table for family, table in ruleset.items() if any(table.elements.values())}
+    unused = [family for family in ruleset if family not in used]
+    return "".join(_script(change) for change in diff({}, used).values()) + render_cleanup(unused)
 
 
 def render_change(change: Change) -> str:
