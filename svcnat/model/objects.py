@@ -3,7 +3,8 @@
 Sources: the Kubernetes API reference, core/v1, discovery.k8s.io/v1 and apps/v1. Python names are the API's in snake
 case. Every known field is here, so that an object survives a round trip; what svcnat has no use for is ``Any``. A
 field that nobody set is None (or empty), never its default: :mod:`svcnat.model.defaults` fills those in.
-This module validates nothing: :mod:`svcnat.model.validation` does.
+This module validates nothing: :mod:`svcnat.model.validation` does. Values that are frozen and hold no cycle need no
+garbage collector (``gc=False``): with 30,000 EndpointSlices in memory it would take most of the time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from msgspec import Struct, field
 Labels = dict[str, str]
 
 
-class OwnerReference(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class OwnerReference(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """metav1.OwnerReference: who made this object."""
 
     api_version: str = ""
@@ -26,7 +27,7 @@ class OwnerReference(Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     block_owner_deletion: bool | None = None
 
 
-class ObjectMeta(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ObjectMeta(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """metav1.ObjectMeta; times are RFC 3339 in UTC with seconds, ``2026-05-17T10:00:00Z``."""
 
     name: str = ""
@@ -46,7 +47,7 @@ class ObjectMeta(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="
     self_link: str = ""
 
 
-class ObjectReference(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ObjectReference(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 ObjectReference."""
 
     api_version: str = ""
@@ -58,7 +59,7 @@ class ObjectReference(Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     field_path: str = ""
 
 
-class Condition(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Condition(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """A status condition; ``status`` is "True", "False" or "Unknown"."""
 
     type: str = ""
@@ -72,7 +73,7 @@ class Condition(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     last_update_time: str | None = None
 
 
-class Resource(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Resource(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """What every object has; ``kind`` and ``api_version`` are class constants, see :mod:`svcnat.model.kinds`."""
 
     metadata: ObjectMeta = ObjectMeta()
@@ -81,7 +82,7 @@ class Resource(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="ca
 # --- Service -------------------------------------------------------------------------------------------------
 
 
-class ServicePort(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ServicePort(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 ServicePort; ``target_port`` is a number or the name of a container's port."""
 
     name: str = ""
@@ -92,19 +93,19 @@ class ServicePort(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     node_port: int | None = None
 
 
-class ClientIPConfig(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ClientIPConfig(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 ClientIPConfig; seconds."""
 
     timeout_seconds: int | None = None
 
 
-class SessionAffinityConfig(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class SessionAffinityConfig(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 SessionAffinityConfig."""
 
     client_ip: ClientIPConfig | None = field(default=None, name="clientIP")
 
 
-class ServiceSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ServiceSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 ServiceSpec."""
 
     type: str | None = None
@@ -129,7 +130,7 @@ class ServiceSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     publish_not_ready_addresses: bool | None = None
 
 
-class PortStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class PortStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 PortStatus."""
 
     port: int | None = None
@@ -137,7 +138,7 @@ class PortStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="
     error: str | None = None
 
 
-class LoadBalancerIngress(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class LoadBalancerIngress(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 LoadBalancerIngress."""
 
     ip: str | None = None
@@ -146,20 +147,20 @@ class LoadBalancerIngress(Struct, frozen=True, kw_only=True, omit_defaults=True,
     ports: list[PortStatus] = []
 
 
-class LoadBalancerStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class LoadBalancerStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 LoadBalancerStatus."""
 
     ingress: list[LoadBalancerIngress] = []
 
 
-class ServiceStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ServiceStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 ServiceStatus."""
 
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
     conditions: list[Condition] = []
 
 
-class Service(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Service(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 Service."""
 
     spec: ServiceSpec = ServiceSpec()
@@ -169,7 +170,7 @@ class Service(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="c
 # --- Endpoints and EndpointSlice -----------------------------------------------------------------------------
 
 
-class EndpointConditions(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class EndpointConditions(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """discovery/v1 EndpointConditions; None means ready, serving, not terminating."""
 
     ready: bool | None = None
@@ -177,20 +178,20 @@ class EndpointConditions(Struct, frozen=True, kw_only=True, omit_defaults=True, 
     terminating: bool | None = None
 
 
-class Hint(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Hint(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """discovery/v1 ForZone and ForNode."""
 
     name: str = ""
 
 
-class EndpointHints(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class EndpointHints(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """discovery/v1 EndpointHints."""
 
     for_zones: list[Hint] = []
     for_nodes: list[Hint] = []
 
 
-class Endpoint(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Endpoint(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """discovery/v1 Endpoint; only its first address counts."""
 
     addresses: list[str] = []
@@ -203,7 +204,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="ca
     deprecated_topology: dict[str, str] = {}
 
 
-class EndpointSlicePort(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class EndpointSlicePort(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """discovery/v1 EndpointPort; None as port means all ports, which svcnat cannot balance."""
 
     name: str | None = None
@@ -212,7 +213,7 @@ class EndpointSlicePort(Struct, frozen=True, kw_only=True, omit_defaults=True, r
     app_protocol: str | None = None
 
 
-class EndpointSlice(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class EndpointSlice(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """discovery/v1 EndpointSlice; ``address_type`` is IPv4, IPv6 or FQDN."""
 
     address_type: str = ""
@@ -220,7 +221,7 @@ class EndpointSlice(Resource, frozen=True, kw_only=True, omit_defaults=True, ren
     ports: list[EndpointSlicePort] = []
 
 
-class EndpointAddress(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class EndpointAddress(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 EndpointAddress."""
 
     ip: str = ""
@@ -229,7 +230,7 @@ class EndpointAddress(Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     target_ref: ObjectReference | None = None
 
 
-class EndpointSubset(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class EndpointSubset(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 EndpointSubset: addresses x ports."""
 
     addresses: list[EndpointAddress] = []
@@ -237,7 +238,7 @@ class EndpointSubset(Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     ports: list[EndpointSlicePort] = []
 
 
-class Endpoints(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Endpoints(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 Endpoints: the older form, mirrored into slices."""
 
     subsets: list[EndpointSubset] = []
@@ -246,7 +247,7 @@ class Endpoints(Resource, frozen=True, kw_only=True, omit_defaults=True, rename=
 # --- Pod and Deployment --------------------------------------------------------------------------------------
 
 
-class ContainerPort(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class ContainerPort(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 ContainerPort."""
 
     name: str = ""
@@ -256,7 +257,7 @@ class ContainerPort(Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     host_ip: str = field(default="", name="hostIP")
 
 
-class EnvVar(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class EnvVar(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 EnvVar."""
 
     name: str = ""
@@ -264,7 +265,7 @@ class EnvVar(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="came
     value_from: Any = None
 
 
-class Container(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Container(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 Container."""
 
     name: str = ""
@@ -295,7 +296,7 @@ class Container(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     target_container_name: str = ""
 
 
-class PodSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class PodSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 PodSpec."""
 
     containers: list[Container] = []
@@ -342,13 +343,13 @@ class PodSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="cam
     workload_ref: Any = None
 
 
-class PodIP(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class PodIP(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 PodIP."""
 
     ip: str = ""
 
 
-class PodStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class PodStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 PodStatus; ``phase`` is Pending, Running, Succeeded, Failed or Unknown."""
 
     phase: str | None = None
@@ -370,21 +371,21 @@ class PodStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     observed_generation: int | None = None
 
 
-class Pod(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Pod(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 Pod."""
 
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
 
-class PodTemplateSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class PodTemplateSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 PodTemplateSpec."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: PodSpec = PodSpec()
 
 
-class SelectorRequirement(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class SelectorRequirement(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """metav1.LabelSelectorRequirement; ``operator`` is In, NotIn, Exists or DoesNotExist."""
 
     key: str = ""
@@ -392,14 +393,14 @@ class SelectorRequirement(Struct, frozen=True, kw_only=True, omit_defaults=True,
     values: list[str] = []
 
 
-class LabelSelector(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class LabelSelector(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """metav1.LabelSelector: all of it must match."""
 
     match_labels: Labels = {}
     match_expressions: list[SelectorRequirement] = []
 
 
-class DeploymentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class DeploymentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """apps/v1 DeploymentSpec."""
 
     replicas: int | None = None
@@ -412,7 +413,7 @@ class DeploymentSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     progress_deadline_seconds: int | None = None
 
 
-class DeploymentStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class DeploymentStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """apps/v1 DeploymentStatus."""
 
     observed_generation: int | None = None
@@ -426,7 +427,7 @@ class DeploymentStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, re
     conditions: list[Condition] = []
 
 
-class Deployment(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Deployment(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """apps/v1 Deployment."""
 
     spec: DeploymentSpec = DeploymentSpec()
@@ -436,14 +437,14 @@ class Deployment(Resource, frozen=True, kw_only=True, omit_defaults=True, rename
 # --- Node and Namespace --------------------------------------------------------------------------------------
 
 
-class NodeAddress(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class NodeAddress(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 NodeAddress."""
 
     type: str = ""
     address: str = ""
 
 
-class NodeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class NodeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 NodeSpec."""
 
     pod_cidr: str = field(default="", name="podCIDR")
@@ -455,7 +456,7 @@ class NodeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="ca
     external_id: str = field(default="", name="externalID")
 
 
-class NodeStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class NodeStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 NodeStatus."""
 
     addresses: list[NodeAddress] = []
@@ -474,27 +475,27 @@ class NodeStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="
     volumes_in_use: Any = None
 
 
-class Node(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Node(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 Node."""
 
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
 
-class NamespaceSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class NamespaceSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 NamespaceSpec."""
 
     finalizers: list[str] = []
 
 
-class NamespaceStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class NamespaceStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 NamespaceStatus."""
 
     phase: str | None = None
     conditions: list[Condition] = []
 
 
-class Namespace(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Namespace(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 Namespace."""
 
     spec: NamespaceSpec = NamespaceSpec()

@@ -1,0 +1,96 @@
+"""What follows from changes: runs the controllers that a change concerns, and those that their own changes concern.
+
+The cost follows the change: everything is found by index (labels, selectors, owners), nothing by walking all objects,
+except when a Node moves to another zone or a Namespace goes. Each object is reconciled once, however many of the
+changes concern it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from svcnat.controllers import deployments, slices
+from svcnat.controllers.allocation import DEFAULT_SERVICE_CIDRS
+from svcnat.controllers.world import Change, MemoryWorld, Place, World, by_place
+from svcnat.model.kinds import KINDS
+from svcnat.model.objects import Deployment, Endpoints, EndpointSlice, Namespace, Node, Pod, Resource, Service
+
+
+def settled(resources: Iterable[Resource], service_cidrs: Iterable[str] = DEFAULT_SERVICE_CIDRS) -> MemoryWorld:
+    """Return a world of `resources` and of all that follows from them; the same for the same input in any order.
+
+    Raises:
+        ManifestError: addresses collide or lie outside the ranges.
+        ExhaustedError: a range is full.
+
+    """
+    world = MemoryWorld.of(resources, service_cidrs)
+    react(world, [Change(None, resource) for resource in world.everything()])
+    return world
+
+
+def react(world: World, changes: Iterable[Change]) -> None:
+    """Make the world consistent again after `changes`, which are already in it."""
+    queue = deque(changes)
+    services: dict[Place, None] = {}
+    while queue:
+        concerned: dict[Place, None] = {}
+        while queue:
+            change = queue.popleft()
+            queue.extend(_removed_with(world, change))
+            services.update(dict.fromkeys(_services(world, change)))
+            concerned.update(dict.fromkeys(_deployments(change)))
+        for place in concerned:
+            queue.extend(deployments.reconcile(world, *place))
+    for place in services:
+        slices.reconcile(world, *place)
+
+
+def _removed_with(world: World, change: Change) -> list[Change]:
+    """Remove what cannot outlive a deleted object: what it owns, what its namespace holds."""
+    gone = change.before
+    if gone is None or (change.after and change.after.metadata.uid == gone.metadata.uid):
+        return []
+    orphans = list(world.owned(gone.metadata.uid)) if gone.metadata.uid else []
+    if isinstance(gone, Namespace):
+        orphans = [each for kind in KINDS if kind.namespaced for each in world.list(kind.type, gone.metadata.name)]
+    for orphan in orphans:
+        world.remove(orphan)
+    return [Change(orphan, None) for orphan in orphans]
+
+
+def _services(world: World, change: Change) -> Iterator[Place]:
+    """Yield the Services whose EndpointSlices may have to change."""
+    for resource in (change.before, change.after):
+        match resource:
+            case Service() | Endpoints():
+                yield by_place(resource)
+            case Pod():
+                yield from map(
+                    by_place, world.services_selecting(resource.metadata.namespace, resource.metadata.labels)
+                )
+            case EndpointSlice() if resource.metadata.labels.get(slices.MANAGER_LABEL) in slices.MANAGERS:
+                # Somebody changed by hand what is not theirs: it is put right.
+                yield resource.metadata.namespace, resource.metadata.labels.get(slices.SERVICE_LABEL, "")
+    node = change.after or change.before
+    if isinstance(node, Node) and _zone(change.before) != _zone(change.after):
+        for pod in world.list(Pod):
+            if pod.spec.node_name == node.metadata.name:
+                yield from map(by_place, world.services_selecting(pod.metadata.namespace, pod.metadata.labels))
+
+
+def _zone(node: Resource | None) -> str | None:
+    return node.metadata.labels.get(slices.ZONE_LABEL) if node else None
+
+
+def _deployments(change: Change) -> Iterator[Place]:
+    """Yield the Deployments whose Pods or status may have to change."""
+    for resource in (change.before, change.after):
+        match resource:
+            case Deployment():
+                yield by_place(resource)
+            case Pod():
+                for owner in resource.metadata.owner_references:
+                    if owner.kind == "Deployment":
+                        yield resource.metadata.namespace, owner.name

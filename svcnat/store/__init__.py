@@ -1,0 +1,1 @@
+"""Objects at rest, in one SQLite file; every command is one transaction."""

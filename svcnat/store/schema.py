@@ -1,0 +1,104 @@
+"""The tables of a state file, and how an older file becomes a newer one.
+
+Migrations are only ever appended: number N makes schema version N (``PRAGMA user_version``) of version N - 1. The
+objects themselves are JSON as a manifest would have them; the other tables only find them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from svcnat.errors import StoreError
+
+APPLICATION_ID = 0x73766E74
+"""``PRAGMA application_id``: "svnt", so that file(1) and svcnat know the file for what it is."""
+
+Migration = tuple[str, ...]
+
+MIGRATIONS: tuple[Migration, ...] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID",
+        "INSERT INTO meta VALUES ('identity', lower(hex(randomblob(16)))), ('revision', 0)",
+        """CREATE TABLE objects (
+            id INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL,
+            resource_version INTEGER NOT NULL UNIQUE,
+            body BLOB NOT NULL,
+            UNIQUE (kind, namespace, name)
+        ) STRICT""",
+        # Which objects have a label; which belong to an owner's uid.
+        """CREATE TABLE labels (
+            kind TEXT NOT NULL,
+            namespace TEXT NOT NULL,
+            key TEXT NOT NULL,
+            value TEXT NOT NULL,
+            object INTEGER NOT NULL,
+            PRIMARY KEY (kind, namespace, key, value, object)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE owners (
+            uid TEXT NOT NULL,
+            object INTEGER NOT NULL,
+            PRIMARY KEY (uid, object)
+        ) STRICT, WITHOUT ROWID""",
+        # The one pair of each Service's selector by which Services are found from a Pod's labels.
+        """CREATE TABLE anchors (
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL,
+            key TEXT NOT NULL,
+            value TEXT NOT NULL,
+            PRIMARY KEY (namespace, name)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX anchors_by_pair ON anchors (namespace, key, value)",
+        # The primary key is the promise that no cluster address is ever given twice.
+        """CREATE TABLE addresses (
+            address TEXT PRIMARY KEY,
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX addresses_by_service ON addresses (namespace, name)",
+    ),
+)
+
+
+def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migration]) -> None:
+    """Bring the file to the newest schema version, in one transaction.
+
+    Raises:
+        StoreError: another program's file, or a newer svcnat's.
+
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have done it while this one waited for the lock.
+        for migration in migrations[version_of(connection, path, migrations) :]:
+            for statement in migration:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def version_of(connection: sqlite3.Connection, path: str, migrations: Sequence[Migration]) -> int:
+    """Return the schema version of a file; 0 if it is empty.
+
+    Raises:
+        StoreError: another program's file, or a newer svcnat's.
+
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if application != APPLICATION_ID and not (empty and version == 0):
+        raise StoreError(f"{path}: a database of another program, not an svcnat state file; name another file")
+    if version > len(migrations):
+        raise StoreError(
+            f"{path}: written by a newer svcnat (schema {version}, this program knows {len(migrations)}); "
+            "upgrade svcnat, or name another file"
+        )
+    return version

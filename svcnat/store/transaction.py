@@ -1,0 +1,300 @@
+"""One command's changes to a state file: a World in SQL, and the verbs create, apply, replace, delete and set_status.
+
+Nothing is committed here: :class:`svcnat.store.sqlite.Store` does that, after the controllers ran.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from svcnat.controllers.admission import KUBERNETES, admit, keep_status, kubernetes_service
+from svcnat.controllers.allocation import ServiceRange
+from svcnat.controllers.merge import last_applied, three_way, with_last_applied
+from svcnat.controllers.react import react
+from svcnat.controllers.revision import revise
+from svcnat.controllers.world import Change, by_place
+from svcnat.errors import ConflictError, NotFoundError
+from svcnat.model.defaults import with_defaults
+from svcnat.model.kinds import BY_NAME, from_document, to_document
+from svcnat.model.objects import Namespace, ObjectMeta, Resource, Service
+from svcnat.store.snapshot import Snapshot
+
+R = TypeVar("R", bound=Resource)
+Action = Literal["created", "configured", "unchanged", "replaced", "deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a verb did: the object as it is now (or was, when deleted), and kubectl's word for it."""
+
+    resource: Resource
+    action: Action
+
+
+class Transaction(Snapshot):
+    """A World whose changes are not visible to others yet.
+
+    The controllers run when the transaction ends, over all its changes at once; :meth:`settle` runs them earlier.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        ranges: tuple[ServiceRange, ...],
+        node_ports: range,
+        clock: Callable[[], str],
+        randbelow: Callable[[int], int],
+    ) -> None:
+        super().__init__(connection)
+        self.ranges = ranges
+        self.node_ports = node_ports
+        self._clock = clock
+        self._randbelow = randbelow
+        self._began_at = self.revision
+        self._changes: list[Change] = []
+
+    # --- the verbs -------------------------------------------------------------------------------------------
+
+    def create(self, new: Resource | dict[str, Any]) -> Outcome:
+        """Write a new object, given as such or as a validated document.
+
+        Raises:
+            ConflictError: there is one of that name.
+            ManifestError: it is invalid, or asks for an address that it cannot have.
+            ExhaustedError: no address is left.
+
+        """
+        resource = _resource(new)
+        if self.get(type(resource), *by_place(resource)):
+            raise ConflictError(f"{named(resource)} already exists")
+        return Outcome(self.put(admit(self, resource, None)), "created")
+
+    def apply(self, document: dict[str, Any]) -> Outcome:
+        """Make the object what a document says, as kubectl does: see :mod:`svcnat.controllers.merge`.
+
+        Raises:
+            ConflictError: the document names another resourceVersion than the object has.
+            ManifestError: the result is invalid, or changes what may not change.
+            ExhaustedError: no address is left.
+
+        """
+        modified = with_last_applied(document)
+        wanted = from_document(modified)
+        live = self.get(type(wanted), *by_place(wanted))
+        if live is None:
+            return self.create(wanted)
+        _check_version(wanted, live)
+        before = to_document(live)
+        merged = from_document(three_way(last_applied(before), modified, before))
+        stored = self.put(admit(self, merged, live))
+        same = stored.metadata.resource_version == live.metadata.resource_version
+        return Outcome(stored, "unchanged" if same else "configured")
+
+    def replace(self, new: Resource | dict[str, Any]) -> Outcome:
+        """Put an object, given as such or as a validated document, in the place of the one with its name.
+
+        It keeps its addresses, node ports, node and status, unless the new one brings its own.
+
+        Raises:
+            NotFoundError: there is none.
+            ConflictError: it names another resourceVersion than the object has.
+            ManifestError: it is invalid, or changes what may not change.
+
+        """
+        resource = _resource(new)
+        live = self._live(resource)
+        _check_version(resource, live)
+        return Outcome(self.put(admit(self, keep_status(resource, live), live)), "replaced")
+
+    def delete(self, kind: type[Resource], namespace: str, name: str) -> Outcome:
+        """Delete an object; what belongs to it goes when the controllers run.
+
+        Raises:
+            NotFoundError: there is none.
+            ConflictError: it is the namespace ``default``.
+
+        """
+        wanted = kind(metadata=ObjectMeta(namespace=namespace if BY_NAME[kind.__name__].namespaced else "", name=name))
+        if kind is Namespace and name == "default":
+            raise ConflictError(f"{named(wanted)} is forbidden: this namespace may not be deleted")
+        if kind is Namespace and not self.get(kind, "", name) and name in self.namespaces():
+            self._changes.append(Change(wanted, None))  # Nobody declared it, but it has objects.
+            return Outcome(wanted, "deleted")
+        live = self._live(wanted)
+        self.remove(live)
+        return Outcome(live, "deleted")
+
+    def set_status(self, resource: Resource) -> Outcome:
+        """Give the stored object the status of `resource`, and nothing else of it.
+
+        Raises:
+            NotFoundError: there is none.
+            ConflictError: it is another object of the same name (its uid differs).
+
+        """
+        live: Any = self._live(resource)
+        if resource.metadata.uid not in ("", live.metadata.uid):
+            raise ConflictError(f"{named(resource)} was deleted and made anew: its uid is {live.metadata.uid}")
+        stored = self.put(with_defaults(replace(live, status=resource.status)))  # type: ignore[attr-defined]
+        same = stored.metadata.resource_version == live.metadata.resource_version
+        return Outcome(stored, "unchanged" if same else "configured")
+
+    def settle(self) -> None:
+        """Run the controllers over what has changed so far."""
+        if self.get(Service, *KUBERNETES) is None:
+            self.put(kubernetes_service(self))
+        changes, self._changes = self._changes, []
+        react(self, changes)
+        self._changes.clear()  # What the controllers wrote, they have followed up themselves.
+
+    def finish(self) -> None:
+        """Run the controllers, and note the last resourceVersion given."""
+        self.settle()
+        if self.revision != self._began_at:
+            self._connection.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (self.revision,))
+
+    def _live(self, resource: R) -> R:
+        live = self.get(type(resource), *by_place(resource))
+        if live is None:
+            raise NotFoundError(f"{named(resource)} not found")
+        return live
+
+    # --- the writing half of a World -------------------------------------------------------------------------
+
+    def put(self, resource: R) -> R:
+        """Write an object and return it as stored; one that differs in nothing is left alone."""
+        place = by_place(resource)
+        found = self._find(type(resource), *place)
+        old = found[1] if found else None
+        stored = revise(resource, old, version=str(self.revision + 1), uid=str(uuid.uuid4()), created=self._clock())
+        if stored is old:
+            return stored
+        self.revision += 1
+        body = msgspec.json.encode(stored)
+        if found:
+            row = found[0]
+            self._connection.execute(
+                "UPDATE objects SET resource_version = ?, body = ? WHERE id = ?", (self.revision, body, row)
+            )
+        else:
+            row = (
+                self._connection.execute(
+                    "INSERT INTO objects (kind, namespace, name, resource_version, body) VALUES (?, ?, ?, ?, ?)",
+                    (type(stored).__name__, *place, self.revision, body),
+                ).lastrowid
+                or 0
+            )
+        self._index(row, old, stored)
+        self._changes.append(Change(old, stored))
+        return stored
+
+    def remove(self, resource: Resource) -> None:
+        """Delete the object of this kind, namespace and name, and release its addresses."""
+        place = by_place(resource)
+        if found := self._find(type(resource), *place):
+            row, old = found
+            self._connection.execute("DELETE FROM objects WHERE id = ?", (row,))
+            self._index(row, old, None)
+            if isinstance(old, Service):
+                self._connection.execute("DELETE FROM addresses WHERE namespace = ? AND name = ?", place)
+            self.revision += 1
+            self._changes.append(Change(old, None))
+
+    def claim(self, address: str, service: Service) -> bool:
+        """Give an address to a Service; False if another one holds it."""
+        place = by_place(service)
+        self._connection.execute("INSERT OR IGNORE INTO addresses VALUES (?, ?, ?)", (address, *place))
+        holder: tuple[str, str] = self._connection.execute(
+            "SELECT namespace, name FROM addresses WHERE address = ?", (address,)
+        ).fetchone()
+        return holder == place
+
+    def release(self, address: str) -> None:
+        """Take an address back."""
+        self._connection.execute("DELETE FROM addresses WHERE address = ?", (address,))
+
+    def draw(self, seed: str, bound: int) -> int:  # noqa: ARG002 - only Worlds without randomness need the seed
+        """Return a random number below `bound`."""
+        return self._randbelow(bound)
+
+    # --- the index -------------------------------------------------------------------------------------------
+
+    def _index(self, row: int, old: Resource | None, new: Resource | None) -> None:
+        """Make the index say of an object what `new` says; None means that it is gone."""
+        self._difference(
+            "DELETE FROM labels WHERE kind = ? AND namespace = ? AND key = ? AND value = ? AND object = ?",
+            "INSERT INTO labels VALUES (?, ?, ?, ?, ?)",
+            _labels(row, old),
+            _labels(row, new),
+        )
+        self._difference(
+            "DELETE FROM owners WHERE uid = ? AND object = ?",
+            "INSERT INTO owners VALUES (?, ?)",
+            _owners(row, old),
+            _owners(row, new),
+        )
+        before = old.spec.selector if isinstance(old, Service) else {}
+        after = new.spec.selector if isinstance(new, Service) else {}
+        if before != after:
+            place = by_place(new or old)  # type: ignore[arg-type]
+            self._connection.execute("DELETE FROM anchors WHERE namespace = ? AND name = ?", place)
+            if after:
+                self._connection.execute(
+                    "INSERT INTO anchors VALUES (?, ?, ?, ?)", (*place, *self._anchor(place[0], after))
+                )
+
+    def _difference(self, delete: str, insert: str, old: Iterable[Any], new: Iterable[Any]) -> None:
+        before, after = set(old), set(new)
+        if before != after:
+            self._connection.executemany(delete, before - after)
+            self._connection.executemany(insert, after - before)
+
+    def _anchor(self, namespace: str, selector: dict[str, str]) -> tuple[str, str]:
+        """Return the pair of a selector that the fewest Services are found by, so that what all share costs nothing."""
+        if len(selector) == 1:
+            return next(iter(selector.items()))
+
+        def found_by(pair: tuple[str, str]) -> int:
+            (count,) = self._connection.execute(
+                "SELECT count(*) FROM anchors WHERE namespace = ? AND key = ? AND value = ?", (namespace, *pair)
+            ).fetchone()
+            return int(count)
+
+        return min(sorted(selector.items()), key=found_by)
+
+
+def named(resource: Resource) -> str:
+    """Return how kubectl's messages name an object: ``services "back-end"``, ``deployments.apps "web"``."""
+    kind = BY_NAME[type(resource).__name__]
+    group, slash, _ = kind.group_version.partition("/")
+    return f'{kind.plural}.{group} "{resource.metadata.name}"' if slash else f'{kind.plural} "{resource.metadata.name}"'
+
+
+def _resource(new: Resource | dict[str, Any]) -> Resource:
+    return from_document(new) if isinstance(new, dict) else new
+
+
+def _check_version(wanted: Resource, live: Resource) -> None:
+    if wanted.metadata.resource_version not in ("", live.metadata.resource_version):
+        raise ConflictError(
+            f"Operation cannot be fulfilled on {named(live)}: the object has been modified; "
+            "please apply your changes to the latest version and try again"
+        )
+
+
+def _labels(row: int, resource: Resource | None) -> Iterable[tuple[Any, ...]]:
+    if resource is None:
+        return ()
+    meta = resource.metadata
+    return ((type(resource).__name__, meta.namespace, key, value, row) for key, value in meta.labels.items())
+
+
+def _owners(row: int, resource: Resource | None) -> Iterable[tuple[str, int]]:
+    return ((reference.uid, row) for reference in resource.metadata.owner_references) if resource else ()

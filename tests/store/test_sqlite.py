@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from svcnat.errors import ManifestError, StoreError
+from svcnat.model.objects import Service, ServicePort
+from svcnat.store.schema import MIGRATIONS
+from svcnat.store.sqlite import Store
+from tests.controllers.build import service
+
+
+def create(path: Path, *names: str) -> None:
+    with Store.open(path) as store, store.transaction() as transaction:
+        for name in names:
+            transaction.create(service(name))
+
+
+def names(store: Store) -> list[str]:
+    with store.read() as snapshot:
+        return [each.metadata.name for each in snapshot.list(Service)]
+
+
+def test_a_new_file_is_private_and_holds_kubernetes(path: Path) -> None:
+    """Mode 0600 in a folder of 0700: it may hold secrets. Its identity stays."""
+    with Store.open(path) as store:
+        identity = store.identity
+        assert names(store) == ["kubernetes"]
+        for file in path.parent.iterdir():
+            assert file.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    with Store.open(path) as store:
+        assert store.identity == identity
+        assert len(identity) == 36
+
+
+def test_a_folder_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    """Only what svcnat makes is its to protect."""
+    tmp_path.chmod(0o755)
+    Store.open(tmp_path / "state.db").close()
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_without_create_a_missing_file_is_an_error(path: Path) -> None:
+    """And no file is made."""
+    with pytest.raises(StoreError, match="no such state file"):
+        Store.open(path, create=False)
+    assert not path.parent.exists()
+
+
+def test_writes_are_durable_and_readers_do_not_wait(store: Store) -> None:
+    """WAL with synchronous=FULL: a reader in the middle of a transaction sees the state before it."""
+    with store.transaction() as transaction:
+        (journal,) = transaction._connection.execute("PRAGMA journal_mode").fetchone()
+        (synchronous,) = transaction._connection.execute("PRAGMA synchronous").fetchone()
+        assert (journal, synchronous) == ("wal", 2)
+        transaction.create(service("new"))
+        assert names(store) == ["kubernetes"]
+    assert names(store) == ["kubernetes", "new"]
+
+
+def test_a_snapshot_does_not_move(store: Store) -> None:
+    """All reads of one snapshot are of one moment."""
+    with store.read() as snapshot:
+        with store.transaction() as transaction:
+            transaction.create(service("new"))
+        assert [each.metadata.name for each in snapshot.list(Service)] == ["kubernetes"]
+        before = snapshot.revision
+    with store.read() as snapshot:
+        assert snapshot.revision > before
+
+
+def test_node_ports_may_be_asked_for_in_the_configured_range(path: Path) -> None:
+    """The configuration decides, not only when the manifest is read."""
+    wanted = service("a", type="NodePort", ports=(ServicePort(port=80, node_port=20080),))
+    with (
+        Store.open(path) as store,
+        store.transaction() as transaction,
+        pytest.raises(ManifestError, match="30000-32767"),
+    ):
+        transaction.create(wanted)
+    with Store.open(path, node_ports=range(20000, 21000)) as store, store.transaction() as transaction:
+        assert transaction.create(wanted).action == "created"
+
+
+def test_threads_share_a_store(store: Store) -> None:
+    """The agent reads in one thread and writes in another."""
+
+    def work(number: int) -> None:
+        for turn in range(5):
+            with store.transaction() as transaction:
+                transaction.create(service(f"s{number}-{turn}"))
+            names(store)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(names(store)) == 21
+
+
+def test_a_locked_file_is_reported_after_a_while(path: Path, store: Store) -> None:
+    """One line that says what is going on, not a traceback of SQLite."""
+    with (
+        Store.open(path, busy_seconds=0.05) as impatient,
+        store.transaction(),
+        pytest.raises(StoreError, match="another command keeps the state file locked"),
+        impatient.transaction(),
+    ):
+        pass
+    with store.transaction() as transaction:
+        transaction.create(service("later"))
+
+
+def test_a_full_disk_changes_nothing(store: Store) -> None:
+    """The command fails in one line, and the next one works."""
+    with pytest.raises(StoreError, match="the disk is full"), store.transaction() as transaction:  # noqa: PT012
+        transaction._connection.execute("PRAGMA max_page_count = 20")
+        for number in range(1000):
+            transaction.create(service(f"s{number}"))
+    assert names(store) == ["kubernetes"]
+    with store.transaction() as transaction:
+        transaction._connection.execute("PRAGMA max_page_count = 100000")
+        transaction.create(service("new"))
+    assert names(store) == ["kubernetes", "new"]
+
+
+def test_a_closed_store_says_so(store: Store) -> None:
+    """Also when it is closed while something is still open."""
+    with store.read() as snapshot:
+        store.close()
+        assert snapshot.get(Service, "default", "kubernetes")
+    with pytest.raises(StoreError, match="closed"), store.read():
+        pass
+
+
+def test_odd_paths_are_only_paths(tmp_path: Path) -> None:
+    """Nothing in a name is syntax to SQLite's URIs."""
+    odd = tmp_path / "a?mode=memory&x#%41 b" / "state.db"
+    Store.open(odd).close()
+    assert odd.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"this is text, not a database, and long enough to look at\n" * 100, "not an svcnat state file"),
+        (b"SQLite format 3\x00" + bytes(84), "not an svcnat state file|is damaged"),
+    ],
+)
+def test_what_is_no_database_is_refused(path: Path, content: bytes, message: str) -> None:
+    """With what to do; and the file is left as it was."""
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=message) as caught:
+        Store.open(path)
+    assert "away" in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == content
+    path.unlink()
+
+
+def test_another_programs_database_is_refused(path: Path) -> None:
+    """A stranger's file gets no tables of ours."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as stranger:
+        stranger.execute("CREATE TABLE mine (id INTEGER)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="a database of another program"):
+        Store.open(path)
+    assert path.read_bytes() == before
+    path.unlink()
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    """Whatever stands at the path is named."""
+    with pytest.raises(StoreError, match="cannot open the state file"):
+        Store.open(tmp_path)
+
+
+def test_a_damaged_file_is_reported(path: Path) -> None:
+    """Pages of rubbish in the middle: a StoreError at the latest when they are read."""
+    create(path, *(f"s{number}" for number in range(200)))
+    content = bytearray(path.read_bytes())
+    content[4096:] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+
+    def use() -> None:
+        with Store.open(path) as store:
+            names(store)
+
+    with pytest.raises(StoreError, match="restore a backup"):
+        use()
+    path.unlink()
+
+
+def test_an_unreadable_object_is_reported(path: Path) -> None:
+    """Somebody edited the table by hand."""
+    create(path, "a")
+    with closing(sqlite3.connect(path, isolation_level=None)) as editor:
+        editor.execute("UPDATE objects SET body = x'7b' WHERE name = 'a'")
+    with Store.open(path) as store, pytest.raises(StoreError, match="holds a Service that cannot be read"):
+        names(store)
+    path.unlink()
+
+
+# --- schema versions -----------------------------------------------------------------------------------------
+
+NEXT = (
+    *MIGRATIONS,
+    ("ALTER TABLE objects ADD COLUMN note TEXT", "UPDATE objects SET note = kind || '/' || name"),
+)
+
+
+def test_an_older_file_is_migrated(path: Path) -> None:
+    """Its objects are all there, and the older program is then told to upgrade."""
+    create(path, "a")
+    with Store.open(path, migrations=NEXT) as store:
+        assert names(store) == ["a", "kubernetes"]
+        with store.read() as snapshot:
+            notes = snapshot._connection.execute("SELECT note FROM objects WHERE name = 'a'").fetchall()
+        assert notes == [("Service/a",)]
+    with pytest.raises(StoreError, match=r"written by a newer svcnat .* upgrade svcnat"):
+        Store.open(path)
+
+
+def test_a_failed_migration_changes_nothing(path: Path) -> None:
+    """The file is what it was, and the program that wrote it can go on."""
+    create(path, "a")
+    broken = (*MIGRATIONS, ("ALTER TABLE objects ADD COLUMN note TEXT", "UPDATE nothing SET x = 1"))
+    with pytest.raises(StoreError, match="nothing"):
+        Store.open(path, migrations=broken)
+    with Store.open(path) as store:
+        assert names(store) == ["a", "kubernetes"]
+
+
+# --- other people's files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that other users can enter."""
+    folder = Path(tempfile.mkdtemp(prefix="svcnat-test-"))
+    folder.chmod(0o755)
+    yield folder / "state.db"
+    shutil.rmtree(folder)
+
+
+def as_nobody(code: str, path: Path) -> str:
+    """Run a few lines as a user without any right, and return what they print."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    # The interpreter may be where others cannot read: everything is imported first.
+    script = f"""
+import os, sys
+from svcnat.errors import StoreError
+from svcnat.model.objects import Service
+from svcnat.store.sqlite import Store
+path = sys.argv[1]
+try:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+except OSError:
+    sys.exit(77)
+try:
+    {code}
+except StoreError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this user namespace has no other user")
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+READ = """
+    with Store.open(path) as store, store.read() as snapshot:
+        print(store.writable, len(snapshot.list(Service)))
+"""
+WRITE = """
+    with Store.open(path) as store, store.transaction():
+        print("written")
+"""
+
+
+def test_a_read_only_file_can_be_read(shared: Path) -> None:
+    """With and without a log beside it; writing is refused with a word about why."""
+    with Store.open(shared) as store, store.transaction() as transaction:
+        transaction.create(service("a"))
+    shared.chmod(0o644)
+    assert as_nobody(READ, shared) == "False 2"
+    assert "the state file is read-only for this user; run as root" in as_nobody(WRITE, shared)
+    with Store.open(shared) as store:
+        with store.transaction() as transaction:
+            transaction.create(service("b"))
+        for file in shared.parent.iterdir():
+            file.chmod(0o644)
+        assert as_nobody(READ, shared) == "False 3"
+
+
+def test_a_private_file_is_not_for_others(shared: Path) -> None:
+    """One line with the path and what to do."""
+    Store.open(shared).close()
+    message = as_nobody(READ, shared)
+    assert str(shared) in message
+    assert "run as root" in message
+
+
+def test_a_folder_without_permission_is_reported(shared: Path) -> None:
+    """Neither a file nor a folder can be made there."""
+    for path in (shared, shared.parent / "new" / "state.db"):
+        message = as_nobody(READ, path)
+        assert "cannot open or create the state file: Permission denied" in message
+    shared.parent.chmod(0o700)
+    for code in (READ, READ.replace("open(path)", "open(path, create=False)")):
+        assert "cannot open or create the state file: Permission denied" in as_nobody(code, shared)
