@@ -38,7 +38,7 @@ lint: setup ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check svcnat tests netns-lab
 	@$(BIN)/ruff format --check svcnat tests netns-lab
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports
 
 fmt: setup ## format the code
 	@$(BIN)/ruff check --fix --exit-zero svcnat tests netns-lab

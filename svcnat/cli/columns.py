@@ -1,0 +1,265 @@
+"""kubectl's columns for each kind: an object becomes the cells of its row.
+
+Source: pkg/printers/internalversion of Kubernetes. Cells are raw text; :mod:`svcnat.cli.terminal` makes them harmless
+and aligns them. Which objects are listed, and in what order, is :mod:`svcnat.cli.listing`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from svcnat.cli.ages import age
+from svcnat.model.objects import (
+    Condition,
+    Deployment,
+    Endpoints,
+    EndpointSlice,
+    EndpointSlicePort,
+    LabelSelector,
+    Namespace,
+    Node,
+    Pod,
+    SelectorRequirement,
+    Service,
+    ServicePort,
+)
+
+NONE = "<none>"
+UNKNOWN = "<unknown>"
+UNSET = "<unset>"
+
+_SHOWN = 3
+_ROLE = "node-role.kubernetes.io/"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The table of one kind; `cells` gives those of `headers`, then those that ``-o wide`` adds."""
+
+    headers: tuple[str, ...]
+    wide: tuple[str, ...]
+    cells: Callable[[Any, datetime], tuple[str, ...]]
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Labels, or an equality selector, as ``a=b,c=d`` in the order of their keys."""
+    return ",".join(f"{key}={labels[key]}" for key in sorted(labels)) or NONE
+
+
+def selector_text(selector: LabelSelector | None) -> str:
+    """A label selector as ``-l`` would take it."""
+    if selector is None:
+        return NONE
+    parts = [(key, f"{key}={value}") for key, value in selector.match_labels.items()]
+    parts += [(term.key, _requirement(term)) for term in selector.match_expressions]
+    return ",".join(text for _, text in sorted(parts)) or NONE
+
+
+def _requirement(term: SelectorRequirement) -> str:
+    match term.operator:
+        case "Exists":
+            return term.key
+        case "DoesNotExist":
+            return f"!{term.key}"
+    return f"{term.key} {term.operator.lower()} ({','.join(sorted(term.values))})"
+
+
+def host_port(address: str, port: int | None) -> str:
+    """An endpoint as ``address:port``, IPv6 in brackets; without a port, the bare address."""
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def condition(conditions: Iterable[Condition], kind: str) -> str | None:
+    """The status of a condition: True, False or Unknown; None if nobody set it."""
+    return next((item.status for item in conditions if item.type == kind), None)
+
+
+def shortened(items: Sequence[str], empty: str) -> str:
+    """The first three of a list, and how many more there are."""
+    text = ",".join(items[:_SHOWN])
+    return f"{text} + {len(items) - _SHOWN} more..." if len(items) > _SHOWN else text or empty
+
+
+# --- Services and their endpoints ----------------------------------------------------------------------------
+
+
+def _service(service: Service, now: datetime) -> tuple[str, ...]:
+    spec = service.spec
+    addresses = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
+    return (
+        service.metadata.name,
+        spec.type or "ClusterIP",
+        addresses[0] if addresses else NONE,
+        external_addresses(service),
+        ",".join(map(_port, spec.ports)) or NONE,
+        age(service.metadata.creation_timestamp, now),
+        labels_text(spec.selector),
+    )
+
+
+def external_addresses(service: Service) -> str:
+    """EXTERNAL-IP: load-balancer addresses and external IPs, or the name that an ExternalName stands for."""
+    spec = service.spec
+    if spec.type == "ExternalName":
+        return spec.external_name or NONE
+    if spec.type == "LoadBalancer":
+        ingress = {entry.ip or entry.hostname or "" for entry in service.status.load_balancer.ingress}
+        return ",".join([*sorted(ingress - {""}), *spec.external_ips]) or "<pending>"
+    return ",".join(spec.external_ips) or NONE
+
+
+def _port(port: ServicePort) -> str:
+    node_port = f":{port.node_port}" if port.node_port else ""
+    return f"{port.port}{node_port}/{port.protocol or 'TCP'}"
+
+
+def _endpoints(endpoints: Endpoints, now: datetime) -> tuple[str, ...]:
+    items = [
+        host_port(address.ip, port.port)
+        for subset in endpoints.subsets
+        for port in subset.ports or [EndpointSlicePort()]
+        for address in subset.addresses
+    ]
+    return endpoints.metadata.name, shortened(items, NONE), age(endpoints.metadata.creation_timestamp, now)
+
+
+def _endpoint_slice(endpoint_slice: EndpointSlice, now: datetime) -> tuple[str, ...]:
+    ports = [port.name or "*" if port.port is None else str(port.port) for port in endpoint_slice.ports]
+    addresses = [address for endpoint in endpoint_slice.endpoints for address in endpoint.addresses]
+    return (
+        endpoint_slice.metadata.name,
+        endpoint_slice.address_type,
+        shortened(ports, UNSET),
+        shortened(addresses, UNSET),
+        age(endpoint_slice.metadata.creation_timestamp, now),
+    )
+
+
+# --- Pods and Deployments ------------------------------------------------------------------------------------
+
+
+def _pod(pod: Pod, now: datetime) -> tuple[str, ...]:
+    total = len(pod.spec.containers)
+    statuses = _container_statuses(pod)
+    ready = sum(bool(status.get("ready")) for status in statuses)
+    if not statuses and condition(pod.status.conditions, "Ready") == "True":
+        ready = total  # a status written by hand, or by a lab, may leave the containers out
+    gates = [gate.get("conditionType", "") for gate in pod.spec.readiness_gates or []]
+    passed = sum(condition(pod.status.conditions, gate) == "True" for gate in gates)
+    return (
+        pod.metadata.name,
+        f"{ready}/{total}",
+        pod_status(pod),
+        str(sum(status.get("restartCount") or 0 for status in statuses)),
+        age(pod.metadata.creation_timestamp, now),
+        next(iter(pod_addresses(pod)), NONE),
+        pod.spec.node_name or NONE,
+        pod.status.nominated_node_name or NONE,
+        f"{passed}/{len(gates)}" if gates else NONE,
+    )
+
+
+def pod_addresses(pod: Pod) -> list[str]:
+    """A pod's addresses, the first family first."""
+    return [item.ip for item in pod.status.pod_ips] or ([pod.status.pod_ip] if pod.status.pod_ip else [])
+
+
+def pod_status(pod: Pod) -> str:
+    """STATUS: why a container waits or ended, else the pod's reason or phase."""
+    if pod.metadata.deletion_timestamp:
+        return "Terminating"
+    for status in _container_statuses(pod):
+        state = status.get("state") or {}
+        for phase in ("waiting", "terminated"):
+            if reason := (state.get(phase) or {}).get("reason"):
+                return str(reason)
+    return pod.status.reason or pod.status.phase or ("Running" if pod_addresses(pod) else "Pending")
+
+
+def _container_statuses(pod: Pod) -> list[dict[str, Any]]:
+    return pod.status.container_statuses or []
+
+
+def _deployment(deployment: Deployment, now: datetime) -> tuple[str, ...]:
+    spec, status = deployment.spec, deployment.status
+    replicas = 1 if spec.replicas is None else spec.replicas
+    containers = spec.template.spec.containers
+    return (
+        deployment.metadata.name,
+        f"{status.ready_replicas or 0}/{replicas}",
+        str(status.updated_replicas or 0),
+        str(status.available_replicas or 0),
+        age(deployment.metadata.creation_timestamp, now),
+        ",".join(container.name for container in containers),
+        ",".join(container.image for container in containers),
+        selector_text(spec.selector),
+    )
+
+
+# --- Nodes and Namespaces ------------------------------------------------------------------------------------
+
+
+def _node(node: Node, now: datetime) -> tuple[str, ...]:
+    info = node.status.node_info or {}
+    addresses = {address.type: address.address for address in reversed(node.status.addresses)}
+    return (
+        node.metadata.name,
+        node_status(node),
+        node_roles(node),
+        age(node.metadata.creation_timestamp, now),
+        str(info.get("kubeletVersion") or UNKNOWN),
+        addresses.get("InternalIP", NONE),
+        addresses.get("ExternalIP", NONE),
+        str(info.get("osImage") or UNKNOWN),
+        str(info.get("kernelVersion") or UNKNOWN),
+        str(info.get("containerRuntimeVersion") or UNKNOWN),
+    )
+
+
+def node_status(node: Node) -> str:
+    """STATUS: Ready, NotReady or Unknown, and whether pods may be scheduled."""
+    ready = {"True": "Ready", None: "Unknown"}.get(condition(node.status.conditions, "Ready"), "NotReady")
+    return f"{ready},SchedulingDisabled" if node.spec.unschedulable else ready
+
+
+def node_roles(node: Node) -> str:
+    """ROLES: from the ``node-role.kubernetes.io/`` labels."""
+    roles = {key.removeprefix(_ROLE) for key in node.metadata.labels if key.startswith(_ROLE)}
+    return ",".join(sorted(roles)) or NONE
+
+
+def _namespace(namespace: Namespace, now: datetime) -> tuple[str, ...]:
+    metadata = namespace.metadata
+    return metadata.name, namespace.status.phase or "Active", age(metadata.creation_timestamp, now)
+
+
+COLUMNS: dict[str, Columns] = {
+    "Service": Columns(
+        ("NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"),
+        ("SELECTOR",),
+        _service,
+    ),
+    "Endpoints": Columns(("NAME", "ENDPOINTS", "AGE"), (), _endpoints),
+    "EndpointSlice": Columns(("NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"), (), _endpoint_slice),
+    "Pod": Columns(
+        ("NAME", "READY", "STATUS", "RESTARTS", "AGE"),
+        ("IP", "NODE", "NOMINATED NODE", "READINESS GATES"),
+        _pod,
+    ),
+    "Deployment": Columns(
+        ("NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"),
+        ("CONTAINERS", "IMAGES", "SELECTOR"),
+        _deployment,
+    ),
+    "Node": Columns(
+        ("NAME", "STATUS", "ROLES", "AGE", "VERSION"),
+        ("INTERNAL-IP", "EXTERNAL-IP", "OS-IMAGE", "KERNEL-VERSION", "CONTAINER-RUNTIME"),
+        _node,
+    ),
+    "Namespace": Columns(("NAME", "STATUS", "AGE"), (), _namespace),
+}

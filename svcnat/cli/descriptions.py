@@ -1,0 +1,322 @@
+"""``describe``: an object as kubectl's labelled lines, each a row of cells for :func:`svcnat.cli.terminal.aligned`.
+
+Source: k8s.io/kubectl/pkg/describe, without what svcnat has no use for. Cells are raw text. What else has to be known
+comes in with :class:`Context`; nothing here reads a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from svcnat.cli.columns import (
+    NONE,
+    UNSET,
+    host_port,
+    labels_text,
+    node_roles,
+    node_status,
+    pod_addresses,
+    pod_status,
+    selector_text,
+    shortened,
+)
+from svcnat.model.objects import (
+    Condition,
+    Container,
+    Deployment,
+    Endpoint,
+    Endpoints,
+    EndpointSlice,
+    Namespace,
+    Node,
+    Pod,
+    Resource,
+    Service,
+    ServicePort,
+)
+
+Rows = list[list[str]]
+
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_LONGEST = 140
+_TRUTH: dict[bool | None, str] = {None: UNSET, True: "true", False: "false"}
+
+
+class Slices(Protocol):
+    """Where endpoint slices are looked up by label; a snapshot of the store is one."""
+
+    def labelled(self, kind: type[EndpointSlice], namespace: str, labels: Mapping[str, str]) -> Sequence[EndpointSlice]:
+        """The slices of a namespace with these labels."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a description needs beside the object; `connections` is None where the kernel cannot be asked."""
+
+    slices: Slices
+    connections: Mapping[tuple[str, int], int] | None = None
+
+
+def describe(resource: Resource, context: Context) -> Rows:
+    """The rows of one object."""
+    match resource:
+        case Service():
+            return _service(resource, context)
+        case EndpointSlice():
+            return _endpoint_slice(resource)
+        case Endpoints():
+            return _endpoints(resource)
+        case Pod():
+            return _pod(resource)
+        case Deployment():
+            return _deployment(resource)
+        case Node():
+            return _node(resource)
+        case Namespace():
+            status = resource.status.phase or "Active"
+            return [*_metadata(resource), ["Status:", status]]
+    raise AssertionError(f"unreachable: {type(resource).__name__} is no kind")
+
+
+def _metadata(resource: Resource, *between: list[str]) -> Rows:
+    """Name, namespace, labels and annotations, with `between` after the namespace."""
+    metadata = resource.metadata
+    annotations = [
+        f"{key}: {value if len(value) <= _LONGEST else value[:_LONGEST] + '...'}"
+        for key, value in sorted(metadata.annotations.items())
+        if key != _LAST_APPLIED
+    ]
+    return [
+        ["Name:", metadata.name],
+        *([["Namespace:", metadata.namespace]] if metadata.namespace else []),
+        *between,
+        *_several("Labels:", [f"{key}={value}" for key, value in sorted(metadata.labels.items())]),
+        *_several("Annotations:", annotations),
+    ]
+
+
+def _several(label: str, values: Sequence[str], indent: str = "") -> Rows:
+    """A label and its values, one a row."""
+    first, *more = values or [NONE]
+    return [[indent + label, first], *([indent, value] for value in more)]
+
+
+# --- Services and their endpoints ----------------------------------------------------------------------------
+
+
+def _service(service: Service, context: Context) -> Rows:
+    spec = service.spec
+    metadata = service.metadata
+    slices = context.slices.labelled(EndpointSlice, metadata.namespace, {"kubernetes.io/service-name": metadata.name})
+    rows = [
+        *_metadata(service),
+        ["Selector:", labels_text(spec.selector)],
+        ["Type:", spec.type or "ClusterIP"],
+        ["IP Family Policy:", spec.ip_family_policy or ""],
+        ["IP Families:", ",".join(spec.ip_families) or NONE],
+        ["IP:", spec.cluster_ip or ""],
+        ["IPs:", ",".join(spec.cluster_ips) or NONE],
+        ["External IPs:", ",".join(spec.external_ips)],
+        ["Desired LoadBalancer IP:", spec.load_balancer_ip or ""],
+        ["LoadBalancer Ingress:", _ingress(service)],
+        ["External Name:", spec.external_name or ""],
+    ]
+    for port in spec.ports:
+        name, protocol = port.name or UNSET, port.protocol or "TCP"
+        target = port.port if port.target_port is None else port.target_port
+        rows += [["Port:", f"{name}  {port.port}/{protocol}"], ["TargetPort:", f"{target}/{protocol}"]]
+        if port.node_port:
+            rows.append(["NodePort:", f"{name}  {port.node_port}/{protocol}"])
+        rows.append(["Endpoints:", shortened(_ready(port, slices), NONE)])
+    rows += [
+        ["Session Affinity:", spec.session_affinity or "None"],
+        ["External Traffic Policy:", spec.external_traffic_policy or ""],
+        ["Internal Traffic Policy:", spec.internal_traffic_policy or ""],
+        ["Traffic Distribution:", spec.traffic_distribution or ""],
+        ["HealthCheck NodePort:", str(spec.health_check_node_port or "")],
+        ["LoadBalancer Source Ranges:", ",".join(spec.load_balancer_source_ranges)],
+    ]
+    # Like kubectl, say nothing of what does not apply; an address that is missing applies.
+    rows = [row for row in rows if row[1] or row[0] in {"Name:", "IP:"}]
+    if spec.type != "ExternalName" and spec.cluster_ip != "None":
+        rows.append(["Scheduler:", metadata.annotations.get("svcnat.io/scheduler", "random")])
+        rows += _connections(context.connections)
+    return [*rows, ["Events:", NONE]]
+
+
+def _ingress(service: Service) -> str:
+    parts = [
+        f"{entry.ip} ({entry.ip_mode})" if entry.ip and entry.ip_mode else entry.ip or entry.hostname or ""
+        for entry in service.status.load_balancer.ingress
+    ]
+    return ", ".join(parts)
+
+
+def _ready(port: ServicePort, slices: Iterable[EndpointSlice]) -> list[str]:
+    """The ready endpoints of a service's port, each once."""
+    found = {
+        host_port(endpoint.addresses[0], target.port): None
+        for each in slices
+        for target in each.ports
+        if (target.name or "") == port.name and (target.protocol or "TCP") == (port.protocol or "TCP")
+        for endpoint in each.endpoints
+        if endpoint.addresses and endpoint.conditions.ready is not False
+    }
+    return list(found)
+
+
+def _connections(counted: Mapping[tuple[str, int], int] | None) -> Rows:
+    if counted is None:
+        return [["Connections:", "<unknown>"]]
+    if not counted:
+        return [["Connections:", NONE]]
+    rows = [[f"  {host_port(*endpoint)}", str(count)] for endpoint, count in sorted(counted.items())]
+    return [["Connections:"], ["  Endpoint", "Count"], ["  --------", "-----"], *rows]
+
+
+def _endpoint_slice(endpoint_slice: EndpointSlice) -> Rows:
+    rows = [*_metadata(endpoint_slice), ["AddressType:", endpoint_slice.address_type]]
+    if endpoint_slice.ports:
+        rows += [["Ports:"], ["  Name", "Port", "Protocol"], ["  ----", "----", "--------"]]
+        for port in endpoint_slice.ports:
+            number = "*" if port.port is None else str(port.port)
+            rows.append([f"  {port.name or UNSET}", number, port.protocol or "TCP"])
+    else:
+        rows.append([f"Ports: {UNSET}"])
+    if not endpoint_slice.endpoints:
+        return [*rows, [f"Endpoints: {NONE}"], ["Events:", NONE]]
+    rows.append(["Endpoints:"])
+    for endpoint in endpoint_slice.endpoints:
+        rows += _endpoint(endpoint)
+    return [*rows, ["Events:", NONE]]
+
+
+def _endpoint(endpoint: Endpoint) -> Rows:
+    state = endpoint.conditions
+    rows = [
+        ["  - Addresses:", ",".join(endpoint.addresses)],
+        ["    Conditions:"],
+        ["      Ready:", _TRUTH[state.ready]],
+        ["      Serving:", _TRUTH[state.serving]],
+        ["      Terminating:", _TRUTH[state.terminating]],
+        ["    Hostname:", endpoint.hostname or UNSET],
+    ]
+    rows = [row for row in rows if row[-1] != "<unset>" or "Hostname" in row[0] or "Ready" in row[0]]
+    if target := endpoint.target_ref:
+        rows.append(["    TargetRef:", f"{target.kind}/{target.name}"])
+    rows.append(["    NodeName:", endpoint.node_name or UNSET])
+    rows.append(["    Zone:", endpoint.zone or UNSET])
+    return rows
+
+
+def _endpoints(endpoints: Endpoints) -> Rows:
+    rows = [*_metadata(endpoints), ["Subsets:"]]
+    for subset in endpoints.subsets:
+        rows.append(["  Addresses:", ",".join(address.ip for address in subset.addresses) or NONE])
+        rows.append(["  NotReadyAddresses:", ",".join(address.ip for address in subset.not_ready_addresses) or NONE])
+        if subset.ports:
+            rows += [["  Ports:"], ["    Name", "Port", "Protocol"], ["    ----", "----", "--------"]]
+            rows += ([f"    {port.name or UNSET}", str(port.port), port.protocol or "TCP"] for port in subset.ports)
+        rows.append([""])
+    return [*rows, ["Events:", NONE]]
+
+
+# --- Pods and Deployments ------------------------------------------------------------------------------------
+
+
+def _pod(pod: Pod) -> Rows:
+    status = pod.status
+    node = f"{pod.spec.node_name}/{status.host_ip}" if pod.spec.node_name else NONE
+    rows = [
+        *_metadata(pod, ["Node:", node], *_start_time(status.start_time)),
+        ["Status:", pod_status(pod)],
+        ["IP:", next(iter(pod_addresses(pod)), "")],
+        *_group("IPs:", [["  IP:", address] for address in pod_addresses(pod)]),
+    ]
+    owner = next((owner for owner in pod.metadata.owner_references if owner.controller), None)
+    if owner:
+        rows.append(["Controlled By:", f"{owner.kind}/{owner.name}"])
+    rows.append(["Containers:"])
+    for container in pod.spec.containers:
+        rows += _container(container, "  ")
+    return [*rows, *_conditions(status.conditions), ["Events:", NONE]]
+
+
+def _start_time(started: str | None) -> Rows:
+    return [["Start Time:", _date(started)]] if started else []
+
+
+def _container(container: Container, indent: str) -> Rows:
+    ports = [f"{port.container_port}/{port.protocol or 'TCP'}" for port in container.ports]
+    rows = [[f"{indent}{container.name}:"], [f"{indent}  Image:", container.image]]
+    rows.append([f"{indent}  {'Ports' if len(ports) > 1 else 'Port'}:", ", ".join(ports) or NONE])
+    for label, words in (("Command", container.command), ("Args", container.args)):
+        if words:
+            rows += [[f"{indent}  {label}:"], *([f"{indent}    {word}"] for word in words)]
+    return rows
+
+
+def _conditions(conditions: Sequence[Condition]) -> Rows:
+    return _group("Conditions:", [["  Type", "Status"], *([f"  {each.type}", each.status] for each in conditions)], 1)
+
+
+def _group(label: str, rows: Rows, headers: int = 0) -> Rows:
+    return [[label], *rows] if len(rows) > headers else [[label, NONE]]
+
+
+def _deployment(deployment: Deployment) -> Rows:
+    spec, status = deployment.spec, deployment.status
+    template = spec.template
+    replicas = {
+        "desired": 1 if spec.replicas is None else spec.replicas,
+        "updated": status.updated_replicas or 0,
+        "total": status.replicas or 0,
+        "available": status.available_replicas or 0,
+        "unavailable": status.unavailable_replicas or 0,
+    }
+    rows = [
+        *_metadata(deployment, ["CreationTimestamp:", _date(deployment.metadata.creation_timestamp)]),
+        ["Selector:", selector_text(spec.selector)],
+        ["Replicas:", " | ".join(f"{count} {what}" for what, count in replicas.items())],
+        ["Pod Template:"],
+        *_several("Labels:", [f"{key}={value}" for key, value in sorted(template.metadata.labels.items())], "  "),
+        ["  Containers:"],
+    ]
+    for container in template.spec.containers:
+        rows += _container(container, "   ")
+    return [*rows, ["Events:", NONE]]
+
+
+# --- Nodes ---------------------------------------------------------------------------------------------------
+
+
+def _node(node: Node) -> Rows:
+    return [
+        ["Name:", node.metadata.name],
+        ["Roles:", node_roles(node)],
+        *_metadata(node)[1:],
+        ["CreationTimestamp:", _date(node.metadata.creation_timestamp)],
+        ["Unschedulable:", str(bool(node.spec.unschedulable)).lower()],
+        ["Status:", node_status(node)],
+        *_conditions(node.status.conditions),
+        *_group("Addresses:", [[f"  {each.type}:", each.address] for each in node.status.addresses]),
+        ["PodCIDR:", node.spec.pod_cidr],
+        ["PodCIDRs:", ",".join(node.spec.pod_cidrs)],
+        ["Events:", NONE],
+    ]
+
+
+def _date(timestamp: str | None) -> str:
+    """A time as kubectl's descriptions have it: ``Sun, 17 May 2026 10:00:00 +0000``."""
+    if not timestamp:
+        return "<unset>"
+    from email.utils import format_datetime  # in English whatever the locale is
+
+    try:
+        return format_datetime(datetime.fromisoformat(timestamp))
+    except ValueError:
+        return timestamp

@@ -1,0 +1,137 @@
+"""List objects, the oldest first.
+
+KIND is a kind or its short name, several with commas (svc,po), or all: pods, services and deployments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NoReturn
+
+from svcnat.cli import references, session
+from svcnat.cli.formats import Format, document, parse_format
+from svcnat.cli.listing import Style, tables
+from svcnat.cli.references import Selection
+from svcnat.cli.terminal import say
+from svcnat.model.kinds import Kind
+from svcnat.model.objects import Resource
+from svcnat.store.snapshot import Snapshot
+
+if TYPE_CHECKING:  # costs more to import than a help page may take
+    from svcnat.api import Cluster
+
+Blocks = list[tuple[Kind, list[Resource]]]
+
+_WATCH_SECONDS = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``get``."""
+    parser.add_argument("words", nargs="*", metavar="KIND[,KIND] NAME | KIND/NAME", help="what to list")
+    parser.add_argument("-A", "--all-namespaces", action="store_true", help="in every namespace")
+    parser.add_argument("-l", "--selector", default="", help="only objects with these labels: a=b,c!=d,e in (f,g)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="",
+        metavar="FORMAT",
+        help="wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADER:PATH,...",
+    )
+    parser.add_argument("-w", "--watch", action="store_true", help="then go on, printing objects as they change")
+    parser.add_argument("--show-labels", action="store_true", help="add a column of labels")
+    parser.add_argument("--no-headers", action="store_true", help="leave the line of column names out")
+    parser.add_argument("--sort-by", metavar="PATH", help="sort by a field: .metadata.name")
+    parser.add_argument("--ignore-not-found", action="store_true", help="what is not there is not an error")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the objects that the flags select."""
+    form = parse_format(options.output)
+    selections = references.parse(options.words)
+    with session.open_cluster(options, create=False) as cluster:
+        with cluster.read() as snapshot:
+            blocks, missing = _found(options, selections, snapshot)
+        asked = sum(len(selection.names) for selection in selections)
+        _print(options, form, blocks, single=asked == 1)
+        if not missing and not options.ignore_not_found and not any(resources for _, resources in blocks):
+            _say_nothing_found(options, form, selections)
+        if options.watch and not missing:
+            _watch(options, form, selections, cluster, blocks)
+    if options.ignore_not_found:
+        return 0
+    say(*(f"error: {message}" for message in missing))
+    return 1 if missing else 0
+
+
+def _found(options: argparse.Namespace, selections: list[Selection], snapshot: Snapshot) -> tuple[Blocks, list[str]]:
+    blocks, missing = references.found(
+        snapshot,
+        selections,
+        namespace=options.namespace or "default",
+        all_namespaces=options.all_namespaces,
+        selector=options.selector,
+    )
+    if options.sort_by:
+        blocks = [(kind, _sorted(resources, options.sort_by)) for kind, resources in blocks]
+    return blocks, missing
+
+
+def _print(options: argparse.Namespace, form: Format, blocks: Blocks, *, single: bool, headers: bool = True) -> None:
+    if form.is_table:
+        style = Style(
+            wide=form.name == "wide",
+            headers=headers and not options.no_headers,
+            show_labels=options.show_labels,
+            all_namespaces=options.all_namespaces,
+        )
+        for line in tables(blocks, style, datetime.now(UTC)):
+            print(line)
+        return
+    resources = [resource for _, found in blocks for resource in found]
+    if resources or not single:
+        session.print_formatted(form, resources, single=single)
+
+
+def _watch(
+    options: argparse.Namespace, form: Format, selections: list[Selection], cluster: Cluster, blocks: Blocks
+) -> NoReturn:
+    """Print what is new or changed, and what is gone as it was last, until somebody interrupts."""
+    shown = _identified(blocks)
+    while True:
+        sys.stdout.flush()
+        time.sleep(_WATCH_SECONDS)
+        with cluster.read() as snapshot:
+            blocks, _ = _found(options, selections, snapshot)
+        now = _identified(blocks)
+        for uid, (kind, resource) in {**shown, **now}.items():
+            if shown.get(uid) != now.get(uid):
+                # Naming several kinds makes names carry theirs, in every line.
+                others: Blocks = [(other, []) for other, _ in blocks if other is not kind]
+                _print(options, form, [(kind, [resource]), *others], single=True, headers=False)
+        shown = now
+
+
+def _identified(blocks: Blocks) -> dict[str, tuple[Kind, Resource]]:
+    """Whatever is made anew is another object; namespaces that nobody declared have only a name."""
+    return {
+        resource.metadata.uid or resource.metadata.name: (kind, resource)
+        for kind, resources in blocks
+        for resource in resources
+    }
+
+
+def _sorted(resources: list[Resource], path: str) -> list[Resource]:
+    from svcnat.cli.jsonpath import Path, sort_key
+
+    key = sort_key(Path.parse(path))
+    return sorted(resources, key=lambda resource: key(document(resource)))
+
+
+def _say_nothing_found(options: argparse.Namespace, form: Format, selections: list[Selection]) -> None:
+    if form.is_table:
+        namespaced = any(selection.kind.namespaced for selection in selections) and not options.all_namespaces
+        where = f" in {options.namespace or 'default'} namespace." if namespaced else ""
+        say(f"No resources found{where}")

@@ -1,0 +1,52 @@
+"""Run a command in the network namespace of a pod, a node or a client of a lab.
+
+WHERE is a pod's name (of the namespace that -n names), NAMESPACE/POD, a node's name, client, client-2, ... or router.
+Without --lab every lab is searched. The exit code is the command's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from svcnat.errors import LabError, UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``lab exec``."""
+    parser.usage = "svcnat lab exec [flags] WHERE -- COMMAND [ARGUMENT...]"
+    parser.add_argument("where", metavar="WHERE", help="a pod, node or client")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command after ``--``, with our standard input and output."""
+    from svcnat import api
+
+    command = getattr(options, "command", None)
+    if not command:
+        raise UsageError("say what to run after two dashes: svcnat lab exec WHERE -- COMMAND [ARGUMENT...]")
+    namespace = options.namespace or "default"
+    with api.Lab.find(options.lab or _lab_with(options.where, namespace)) as lab:
+        sys.stdout.flush()
+        code = lab.exec(options.where, command, namespace).returncode
+    return code if code >= 0 else 128 - code
+
+
+def _lab_with(where: str, namespace: str) -> str:
+    """The one lab that has something called `where`."""
+    from svcnat.lab.labs import Lab, labs
+
+    found: list[str] = []
+    running = [lab.name for lab in labs() if lab.state == "running"]
+    for name in running:
+        with Lab.open(name) as lab:
+            try:
+                lab.netns_of(where, namespace)
+            except LabError:
+                continue
+            found.append(name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise LabError(f"several labs have a {where!r}: say --lab {found[0]} or another of {', '.join(found)}")
+    raise LabError(f"no lab has a {where!r}" if running else "no lab is up: `svcnat lab up` builds one")

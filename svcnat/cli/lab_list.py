@@ -1,0 +1,26 @@
+"""List the labs that are up."""
+
+from __future__ import annotations
+
+import argparse
+
+from svcnat.cli.terminal import say, table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``lab list``."""
+    parser.add_argument("--no-headers", action="store_true", help="leave the line of column names out")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one line a lab."""
+    from svcnat.lab.labs import labs
+
+    rows = [[lab.name, lab.state, str(lab.nodes), str(lab.pods)] for lab in labs()]
+    if not rows:
+        say("No labs found")
+        return 0
+    headers = [] if options.no_headers else [["NAME", "STATUS", "NODES", "PODS"]]
+    for line in table(headers + rows):
+        print(line)
+    return 0

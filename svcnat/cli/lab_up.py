@@ -1,0 +1,42 @@
+"""Build a lab: nodes, clients and pods as network namespaces.
+
+PATHs hold manifests, and perhaps one Topology (nodes, clients, address ranges, images). Without one the lab has one
+node and one client. All of it or nothing is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from svcnat.cli import session
+from svcnat.cli.terminal import visible
+from svcnat.model.objects import Pod
+
+DEFAULT_NAME = "lab"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``lab up``."""
+    parser.add_argument("name", nargs="?", help=f"what to call it (default: {DEFAULT_NAME})")
+    session.add_manifest_flags(parser, required=False)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build the lab and say what is in it."""
+    from svcnat import api
+
+    name = options.lab = options.name or options.lab or DEFAULT_NAME
+    if options.filename and "-" not in options.filename:
+        session.load_manifests(options)  # for its warnings
+    with api.Lab.up(name, *options.filename, recursive=options.recursive, stdin=sys.stdin.buffer) as lab:
+        with lab.read() as snapshot:
+            pods = len(snapshot.list(Pod))
+        nodes, clients = len(lab.built.nodes), len(lab.built.clients)
+    contents = ", ".join(_counted(*item) for item in ((nodes, "node"), (pods, "pod"), (clients, "client")))
+    print(visible(f"lab {name} is up: {contents}"))
+    return 0
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,151 @@
+"""What verbs share: the flags of those that read or change objects, opening the cluster, and saying what changed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from svcnat.cli.formats import Format, formatted, parse_format, reference
+from svcnat.cli.terminal import say, say_warnings, visible
+from svcnat.errors import Finding, ManifestError
+from svcnat.model.objects import Resource
+
+if TYPE_CHECKING:  # The API costs more to import than a help page may take.
+    from svcnat.agent.reconcile import Report
+    from svcnat.api import Changed, Cluster
+    from svcnat.model.manifests import Loaded
+
+MUTATION_FORMATS = ("", "json", "yaml", "name", "jsonpath")
+
+
+def add_manifest_flags(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add ``-f``, ``-R`` and ``--validate``."""
+    parser.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        default=[],
+        required=required,
+        metavar="PATH",
+        help="manifests: a file, a folder, or - for standard input; may be repeated",
+    )
+    parser.add_argument("-R", "--recursive", action="store_true", help="look into the folders below a folder too")
+    parser.add_argument(
+        "--validate",
+        choices=("strict", "warn", "ignore", "true", "false"),
+        default="warn",
+        help="what unknown fields are: errors (strict), warnings (the default) or nothing (ignore)",
+    )
+
+
+def add_mutation_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dry-run`` and ``-o``."""
+    parser.add_argument(
+        "--dry-run",
+        choices=("none", "client", "server"),
+        default="none",
+        help="check everything and say what would happen, but change nothing",
+    )
+    parser.add_argument("-o", "--output", default="", metavar="FORMAT", help="json, yaml, name or jsonpath=...")
+
+
+def open_cluster(options: argparse.Namespace, *, create: bool = True) -> Cluster:
+    """Open the lab that ``--lab`` names, or else the state file that the other global flags do."""
+    from svcnat import api
+
+    if options.lab:
+        return api.Lab.find(options.lab)
+    return api.Cluster.open(state=options.state, config=options.config, netns=options.netns, create=create)
+
+
+def load_manifests(options: argparse.Namespace) -> Loaded:
+    """Read what ``-f`` names, and say what is doubtful or skipped.
+
+    Raises:
+        ManifestError: something is wrong with them, or an object is not in the namespace that ``-n`` names.
+
+    """
+    from svcnat import api
+
+    loaded = api.load(
+        *options.filename,
+        recursive=options.recursive,
+        strict=options.validate in {"strict", "true"},
+        namespace=options.namespace or "default",
+        stdin=sys.stdin.buffer,
+    )
+    if options.validate not in {"ignore", "false"}:
+        say_warnings(loaded.warnings)
+    if options.namespace:
+        _require_namespace(loaded, options.namespace)
+    _say_skipped(options, loaded)
+    return loaded
+
+
+def load_some(options: argparse.Namespace) -> Loaded:
+    """Like :func:`load_manifests`, but nothing at all is an error too."""
+    loaded = load_manifests(options)
+    if not loaded.manifests and not loaded.skipped:
+        raise ManifestError([Finding("", 0, "", "", f"no objects in {', '.join(options.filename)}")])
+    return loaded
+
+
+def _say_skipped(options: argparse.Namespace, loaded: Loaded) -> None:
+    skipped = {finding: finding.subject.partition(" ")[0] for finding in loaded.skipped}
+    if options.lab:  # A lab's topology may lie beside its manifests; the lab has read it.
+        skipped = {finding: kind for finding, kind in skipped.items() if kind != "Topology"}
+    if options.verbose:
+        say(*map(str, skipped))
+    elif skipped:
+        say(f"skipped, as svcnat has no use for these kinds: {', '.join(dict.fromkeys(skipped.values()))}")
+
+
+def _require_namespace(loaded: Loaded, namespace: str) -> None:
+    findings = [
+        Finding(
+            manifest.source,
+            manifest.locate("metadata.namespace"),
+            reference(manifest.resource),
+            "metadata.namespace",
+            f"the namespace '{found}' does not match -n {namespace}; pass -n {found}, or leave -n out",
+        )
+        for manifest in loaded.manifests
+        if (found := manifest.resource.metadata.namespace) not in {"", namespace}
+    ]
+    if findings:
+        raise ManifestError(findings)
+
+
+def mutation_format(options: argparse.Namespace) -> Format:
+    """The ``-o`` of a verb that changes objects: to be asked for before anything is changed."""
+    return parse_format(options.output, MUTATION_FORMATS)
+
+
+def print_changed(options: argparse.Namespace, form: Format, changed: Changed) -> None:
+    """Print one line an object, ``service/back-end created``, or what ``-o`` asks for."""
+    if form.name:
+        resources = [outcome.resource for outcome in changed.outcomes]
+        print_formatted(form, resources, single=len(resources) == 1)
+        return
+    suffix = "" if options.dry_run == "none" else f" ({'server ' * (options.dry_run == 'server')}dry run)"
+    for outcome in changed.outcomes:
+        name = reference(outcome.resource)
+        if outcome.action == "deleted":  # kubectl's own inconsistency
+            kind, _, bare = name.partition("/")
+            name = f'{kind} "{bare}"'
+        print(f"{visible(name)} {outcome.action}{suffix}")
+    if options.verbose:
+        for report in changed.reports:
+            say(f"rules: {counts_text(report)}")
+
+
+def counts_text(report: Report) -> str:
+    """What a pass did to the rules, in words."""
+    return ", ".join(f"{count} {what}" for what, count in report.counts.items() if count) or "unchanged"
+
+
+def print_formatted(form: Format, resources: Sequence[Resource], *, single: bool) -> None:
+    """Print objects in a format other than the tables."""
+    print(formatted(form, resources, single=single, terminal=sys.stdout.isatty()), end="")

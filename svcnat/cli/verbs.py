@@ -1,0 +1,54 @@
+"""The list of verbs: what each is called, which module runs it, and the line that ``svcnat --help`` shows.
+
+Nothing here imports a verb's module: help and a mistyped verb must cost nothing.
+
+A verb's module has ``add_arguments(parser)`` and ``run(options) -> int``; its docstring is its help page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb; `command` says that it takes ``-- CMD ARG...``."""
+
+    name: str
+    module: str
+    group: str
+    help: str
+    command: bool = False
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("create", "create", "Objects", "create objects from manifests; it is an error if one exists"),
+    Verb("apply", "apply", "Objects", "create objects from manifests, or change them to match"),
+    Verb("delete", "delete", "Objects", "delete objects by manifest, name or label"),
+    Verb("get", "get", "Objects", "list objects"),
+    Verb("describe", "describe", "Objects", "show objects in full, with their endpoints and counters"),
+    Verb("render", "render", "Rules", "print the nft script of manifests (needs no privilege)"),
+    Verb("sync", "sync", "Rules", "make a namespace's rules equal to manifests, without a state file"),
+    Verb("cleanup", "cleanup", "Rules", "remove every svcnat table, and nothing else"),
+    Verb("lab up", "lab_up", "Lab", "build nodes and pods as network namespaces, and apply manifests"),
+    Verb("lab list", "lab_list", "Lab", "list the labs that are up"),
+    Verb("lab exec", "lab_exec", "Lab", "run a command in a pod, node or client: POD -- CMD", command=True),
+    Verb("lab down", "lab_down", "Lab", "remove labs, leaving nothing"),
+    Verb("version", "version", "Other", "print the versions of svcnat, libnftables and the kernel"),
+)
+
+BY_NAME: dict[str, Verb] = {verb.name: verb for verb in VERBS}
+PREFIXES: frozenset[str] = frozenset(verb.name.split()[0] for verb in VERBS if " " in verb.name)
+
+
+def overview() -> str:
+    """The verbs by group, for ``svcnat --help``."""
+    width = max(len(verb.name) for verb in VERBS)
+    lines: list[str] = []
+    group = ""
+    for verb in VERBS:
+        if verb.group != group:
+            group = verb.group
+            lines += ["", f"{group}:"]
+        lines.append(f"  {verb.name.ljust(width)}  {verb.help}")
+    return "\n".join(lines[1:])

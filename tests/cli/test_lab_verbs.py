@@ -1,0 +1,167 @@
+"""The lab's verbs, for real: up, list, exec, down, and --lab with the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from svcnat.cli.frame import main
+from svcnat.kernel import netns
+from tests.cli.conftest import Result
+from tests.lab.conftest import namespaces_of, runtime, unused_name
+
+__all__ = ["runtime"]  # a fixture
+
+Run = Callable[..., Result]
+
+MANIFESTS = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: x, ports: [{containerPort: 80}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client-pod}
+spec: {containers: [{name: c, image: x}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: svcnat.io/v1alpha1
+kind: Topology
+clients: 2
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A lab that these tests share."""
+    name = unused_name()
+    manifests = tmp_path_factory.mktemp("manifests") / "web.yml"
+    manifests.write_text(MANIFESTS)
+    assert main(["lab", "up", name, "-f", str(manifests)]) == 0
+    yield name
+    main(["lab", "down", name])
+    assert namespaces_of(name) == []
+
+
+def test_up_says_what_is_there(svcnat: Run, runtime: Path, tmp_path: Path) -> None:
+    """One line with what was built, one with what was skipped; the topology is no skipped kind."""
+    name = unused_name()
+    (tmp_path / "web.yml").write_text(MANIFESTS)
+    try:
+        up = svcnat("lab", "up", name, "-f", str(tmp_path))
+        assert up == Result(
+            0,
+            f"lab {name} is up: 1 node, 3 pods, 2 clients\n",
+            "skipped, as svcnat has no use for these kinds: ConfigMap\n",
+        )
+        again = svcnat("lab", "up", name)
+        assert (again.code, again.err) == (1, f"error: lab {name} exists already\n")
+    finally:
+        down = svcnat("lab", "down", name)
+    assert down == Result(0, f"lab {name} is down\n", "")
+    assert namespaces_of(name) == []
+
+
+def test_a_bad_manifest_builds_nothing(svcnat: Run, runtime: Path, tmp_path: Path) -> None:
+    """Every finding is said, and there is no lab."""
+    name = unused_name()
+    (tmp_path / "bad.yml").write_text("kind: Service\n")
+    assert svcnat("lab", "up", name, "-f", str(tmp_path)).code == 1
+    assert namespaces_of(name) == []
+
+
+def test_list_shows_labs(svcnat: Run, lab: str) -> None:
+    """Name, status, and how many nodes and pods."""
+    result = svcnat("lab", "list")
+    assert result.out.splitlines()[0].split() == ["NAME", "STATUS", "NODES", "PODS"]
+    assert [lab, "running", "1", "3"] in [line.split() for line in result.out.splitlines()]
+    assert [lab, "running", "1", "3"] in [
+        line.split() for line in svcnat("lab", "list", "--no-headers").out.splitlines()
+    ]
+
+
+def test_other_verbs_work_on_the_lab(svcnat: Run, lab: str) -> None:
+    """--lab stands for the lab's state and nodes."""
+    assert svcnat("--lab", lab, "get", "pods", "--no-headers").out.count(" Running ") == 3
+    assert svcnat("get", "nodes", "--lab", lab).out.splitlines()[1].split()[1] == "Ready"
+    assert "Connections:" in svcnat("describe", "svc", "web", "--lab", lab).out
+
+
+@pytest.mark.packets
+def test_exec_runs_inside(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A pod reaches the service; the command's exit code is ours."""
+    capfd.readouterr()
+    assert main(["get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}", "--lab", lab]) == 0
+    address = capfd.readouterr().out
+    program = (
+        f"import socket; s = socket.create_connection(('{address}', 80), 5); "
+        "s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n'); print(s.recv(9999))"
+    )
+    assert main(["lab", "exec", "client-pod", "--", sys.executable, "-c", program]) == 0
+    assert " saw " in capfd.readouterr().out
+    assert main(["lab", "exec", "--lab", lab, "node-1", "--", "sh", "-c", "exit 7"]) == 7
+    assert main(["lab", "exec", "--lab", lab, "client-2", "--", "sh", "-c", "kill -9 $$"]) == 137
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nobody", "--", "true"), 1, "no lab has a 'nobody'"),
+        (("client-pod", "--", "no-such-command"), 1, "no-such-command"),
+        (("client-pod",), 2, "two dashes"),
+        (("--lab", "none", "client-pod", "--", "true"), 1, "none"),
+    ],
+)
+def test_exec_says_what_is_wrong(svcnat: Run, lab: str, arguments: tuple[str, ...], code: int, message: str) -> None:
+    """One line, and the right code."""
+    result = svcnat("lab", "exec", *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_an_ambiguous_place_is_an_error(svcnat: Run, lab: str) -> None:
+    """Every lab has a client: without --lab one must not be picked."""
+    other = unused_name()
+    try:
+        assert svcnat("lab", "up", other).code == 0
+        result = svcnat("lab", "exec", "client", "--", "true")
+        assert result.code == 1
+        assert "several labs have a 'client'" in result.err
+    finally:
+        svcnat("lab", "down", other)
+
+
+def test_down_needs_a_lab_that_is_there(svcnat: Run, lab: str) -> None:
+    """Without a name it means the lab that up makes without a name, never somebody else's."""
+    assert svcnat("lab", "down").code == 1
+    assert svcnat("lab", "down", "x", "--all").code == 2
+    assert netns.exists(f"svcnat.{lab}.node-1")
+
+
+def test_cleanup_covers_every_node(svcnat: Run, runtime: Path, tmp_path: Path) -> None:
+    """Cleanup with --lab removes the tables of all its nodes."""
+    name = unused_name()
+    (tmp_path / "web.yml").write_text(MANIFESTS.replace("clients: 2", "nodes: [{name: a}, {name: b}]"))
+    try:
+        assert svcnat("lab", "up", name, "-f", str(tmp_path)).code == 0
+        assert svcnat("cleanup", "--lab", name).out == "table ip svcnat removed\n" * 2
+    finally:
+        svcnat("lab", "down", name)
