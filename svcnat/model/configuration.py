@@ -1,105 +1,196 @@
-"""The configuration file: what a host says about itself, its pods and its services.
+"""The configuration file: its fields, their defaults, and errors that name a line.
 
-::
-
-    apiVersion: svcnat.io/v1alpha1
-    kind: Configuration
-    hostnameOverride: node-1                          # the node's name, if it is not the host's
-    clusterCIDR: 10.244.0.0/16,fd00:10:244::/56       # where pods live; clients from elsewhere are masqueraded
-    serviceCIDR: 10.96.0.0/12,fd00:10:96::/112        # where cluster IPs come from (these are the defaults)
-    masqueradeAll: false                              # masquerade every client of a cluster IP
-
-Field names are KubeProxyConfiguration's where it has them. A field that svcnat does not honour is an error, so that
-nobody relies on it. This module opens no file.
+Fields that KubeProxyConfiguration has carry its names. This module reads no file and no environment.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+import re
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import Any
 
 import msgspec
-from msgspec import Struct, field
 
 from svcnat.errors import Finding, ManifestError
 from svcnat.model import manifest_text, shape
-from svcnat.model.addresses import canonical_network
-from svcnat.model.manifest_text import Document
+from svcnat.model.addresses import Network, canonical, family, parse_network
 from svcnat.model.quoting import printable, quoted
-from svcnat.model.validation.problems import Problem, invalid
+from svcnat.model.validation.addresses import check_pair
+from svcnat.model.validation.names import CIDR_TEXT, check, check_choice, dns_subdomain
+from svcnat.model.validation.problems import Problem, invalid, required, unsupported
 
 API_VERSION = "svcnat.io/v1alpha1"
-KIND = "Configuration"
+SERVICE_RANGES = "10.96.0.0/12,fd00:10:96::/112"
+SWITCHES = ("auto", "on", "off")
+BACKENDS = ("nftables", "iptables")
 
 
-class Configuration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", dict=True):
-    """A configuration as its file has it; ranges are comma-separated. Every field may be missing."""
+class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What ``/etc/svcnat/config.yaml`` says; every field has a default, and empty text means unset."""
 
     hostname_override: str = ""
-    cluster_cidr: str = field(default="", name="clusterCIDR")
-    service_cidr: str = field(default="", name="serviceCIDR")
+    """The node's name; unset means the host's."""
+    cluster_cidr: str = msgspec.field(default="", name="clusterCIDR")
+    """The pods' ranges, one per family, comma-separated: traffic from elsewhere to cluster IPs is masqueraded."""
+    service_cidr: str = msgspec.field(default="", name="serviceCIDR")
+    """The ranges of cluster IPs, comma-separated; unset means the default ones, with no rule for unknown addresses."""
+    node_port_addresses: list[str] = msgspec.field(default_factory=lambda: ["primary"])
+    """Which node addresses answer node ports: CIDRs, or ``primary``."""
+    node_port_range: str = "30000-32767"
+    """FIRST-LAST."""
+    localhost_node_ports: bool = False
     masquerade_all: bool = False
+    bridge_masquerade: str = "auto"
+    load_balancer_pool: list[str] = []
+    """Ranges for load balancers: CIDRs, or FIRST-LAST."""
+    cluster_domain: str = "cluster.local"
+    metrics_bind_address: str = ""
+    """ADDRESS:PORT; unset means off."""
+    healthz_bind_address: str = ""
+    """ADDRESS:PORT; unset means off."""
+    zone: str = ""
+    backend: str = "nftables"
+    endpoint_counters: str = "auto"
 
-    @cached_property
-    def cluster_cidrs(self) -> tuple[str, ...]:
-        """The ranges of pods, canonical."""
-        return _ranges(self.cluster_cidr)
+    @property
+    def cluster_networks(self) -> tuple[Network, ...]:
+        """The pods' ranges; empty when they are not known."""
+        return tuple(_networks(self.cluster_cidr))
 
-    @cached_property
-    def service_cidrs(self) -> tuple[str, ...]:
-        """The ranges of cluster IPs, canonical; none means the defaults."""
-        return _ranges(self.service_cidr)
+    @property
+    def service_networks(self) -> tuple[Network, ...]:
+        """The ranges of cluster IPs, the default ones when none are configured."""
+        return tuple(_networks(self.service_cidr or SERVICE_RANGES))
+
+    @property
+    def node_ports(self) -> range:
+        """The node ports that Services may have."""
+        first, _, last = self.node_port_range.partition("-")
+        return range(int(first), int(last) + 1)
 
 
 def parse_configuration(data: bytes, source: str) -> Configuration:
-    """Read a configuration file, given its bytes and its name.
+    """Return the configuration that a file holds; an empty file is the default one.
 
     Raises:
-        ManifestError: everything that is wrong with it, by line; unknown fields are wrong.
+        ManifestError: with every finding: unknown fields are errors here, for a slip would silently change the rules.
 
     """
-    documents = list(manifest_text.documents(data))
-    document = documents[0] if documents else None
-    if document is None or (document.root is None and not document.flaws):
+    documents = [each for each in manifest_text.documents(data) if each.broken or each.root is not None]
+    findings = [
+        Finding(printable(source), flaw.line, "Configuration", flaw.field, flaw.reason)
+        for document in documents
+        for flaw in document.flaws
+    ]
+    if not documents:
         return Configuration()
-    if document.broken:
-        raise ManifestError([Finding(printable(source), flaw.line, KIND, "", flaw.reason) for flaw in document.flaws])
-    problems, configuration = _read(document)
-    if len(documents) > 1:
-        problems.append(Problem("", "a configuration is one document; this file has several"))
-    if problems:
-        raise ManifestError(
-            [
-                Finding(printable(source), document.lines.of(each.field), KIND, each.field, each.reason)
-                for each in problems
-            ]
-        )
-    return configuration
+    document, *more = documents
+    if more:
+        line = more[0].lines.of("")
+        findings.append(Finding(printable(source), line, "Configuration", "", "a second document is one too many"))
+    pruned: dict[str, Any] = {}
+    if not document.broken:
+        pruned, problems = _check(document.root)
+        findings += [
+            Finding(printable(source), document.lines.of(each.field), "Configuration", each.field, each.reason)
+            for each in problems
+        ]
+    if findings:
+        raise ManifestError(findings)
+    return msgspec.convert(pruned, Configuration)
 
 
-def _read(document: Document) -> tuple[list[Problem], Configuration]:
-    root = document.root
-    problems = [Problem(flaw.field, flaw.reason) for flaw in document.flaws]
+def _check(root: Any) -> tuple[dict[str, Any], list[Problem]]:
     if not isinstance(root, dict):
-        return [*problems, Problem("", f"must be a {KIND} of {API_VERSION}")], Configuration()
-    for name, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
-        if root.get(name) != wanted:
-            problems.append(invalid(name, root.get(name), f"must be {wanted}"))
-    found = shape.check(root, Configuration)
-    problems += [Problem(path, reason) for path, reason in found.wrong]
+        return {}, [Problem("", "a configuration is an object with apiVersion, kind and its fields")]
+    problems = []
+    for key, wanted in (("apiVersion", API_VERSION), ("kind", "Configuration")):
+        if root.get(key) is None:
+            problems.append(required(key))
+        elif root[key] != wanted:
+            problems.append(unsupported(key, root[key], [wanted]))
+    # YAML 1.1 reads a bare on or off as true or false.
+    words = {True: "on", False: "off"}
+    switches = ("bridgeMasquerade", "endpointCounters")
+    given = {key: words[value] if key in switches and isinstance(value, bool) else value for key, value in root.items()}
+    found = shape.check(given, Configuration)
     for unknown in found.unknown:
         hint = f": did you mean {quoted(unknown.meant)}?" if unknown.meant else ""
         problems.append(Problem(unknown.path, f"unknown field{hint}"))
-    configuration = msgspec.convert(found.pruned, Configuration)
-    for name, text in (("clusterCIDR", configuration.cluster_cidr), ("serviceCIDR", configuration.service_cidr)):
-        for part in _parts(text):
-            if canonical_network(part) is None:
-                problems.append(invalid(name, part, "must be a range of addresses in CIDR notation, as 10.244.0.0/16"))
-    return problems, configuration
+    problems += [Problem(path, reason) for path, reason in found.wrong]
+    for key, rule in _RULES.items():
+        value = found.pruned.get(key)
+        if value:
+            problems += rule(key, value)
+    return found.pruned, problems
 
 
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")] if text.strip() else []
+def _networks(text: str) -> Iterator[Network]:
+    for part in text.split(","):
+        network = parse_network(part.strip())
+        if network is not None:
+            yield network
 
 
-def _ranges(text: str) -> tuple[str, ...]:
-    return tuple(canonical for part in _parts(text) if (canonical := canonical_network(part)))
+def _check_ranges(field: str, value: str) -> list[Problem]:
+    parts = [part.strip() for part in value.split(",")]
+    problems = [invalid(field, part, CIDR_TEXT) for part in parts if parse_network(part) is None]
+    return problems or check_pair(field, parts)
+
+
+def _check_node_addresses(field: str, values: list[str]) -> list[Problem]:
+    problems = []
+    for index, text in enumerate(values):
+        if text != "primary" and parse_network(text) is None:
+            problems.append(invalid(f"{field}[{index}]", text, f"{CIDR_TEXT}, or primary"))
+    if "primary" in values and len(values) > 1:
+        problems.append(invalid(field, ", ".join(values), "primary must be the only value"))
+    return problems
+
+
+def _check_port_range(field: str, value: str) -> list[Problem]:
+    found = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", value)
+    if found and 1 <= int(found[1]) <= int(found[2]) <= 65535:
+        return []
+    return [invalid(field, value, "must be FIRST-LAST, both between 1 and 65535")]
+
+
+def _check_pool(field: str, values: list[str]) -> list[Problem]:
+    problems = []
+    for index, text in enumerate(values):
+        first, dash, last = (part.strip() for part in text.partition("-"))
+        ends = canonical(first), canonical(last)
+        ordered = dash and None not in ends and _ordered(first, last)
+        if not ordered and parse_network(text) is None:
+            problems.append(invalid(f"{field}[{index}]", text, "must be a CIDR, or FIRST-LAST of one family"))
+    return problems
+
+
+def _ordered(first: str, last: str) -> bool:
+    return family(first) == family(last) and int(ip_address(first)) <= int(ip_address(last))
+
+
+def _check_bind(field: str, value: str) -> list[Problem]:
+    host, _, port = value.rpartition(":")
+    address = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
+    sound = canonical(address) is not None and (family(address) == 4 or address != host)
+    if sound and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535:
+        return []
+    return [invalid(field, value, "must be ADDRESS:PORT (an IPv6 address in brackets)")]
+
+
+_RULES: dict[str, Callable[[str, Any], list[Problem]]] = {
+    "hostnameOverride": lambda field, value: check(field, value, dns_subdomain),
+    "clusterCIDR": _check_ranges,
+    "serviceCIDR": _check_ranges,
+    "nodePortAddresses": _check_node_addresses,
+    "nodePortRange": _check_port_range,
+    "bridgeMasquerade": lambda field, value: check_choice(field, value, SWITCHES),
+    "loadBalancerPool": _check_pool,
+    "clusterDomain": lambda field, value: check(field, value.removesuffix("."), dns_subdomain),
+    "metricsBindAddress": _check_bind,
+    "healthzBindAddress": _check_bind,
+    "backend": lambda field, value: check_choice(field, value, BACKENDS),
+    "endpointCounters": lambda field, value: check_choice(field, value, SWITCHES),
+}

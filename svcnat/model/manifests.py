@@ -1,0 +1,237 @@
+"""Files to objects: read every document, check it, and either return all of them or say everything that is wrong.
+
+It opens no file (callers bring names and bytes), fills in no default, and looks at no object that is already stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from svcnat.errors import Finding, ManifestError
+from svcnat.model import kinds, manifest_text, shape
+from svcnat.model.identity import items_of, kind_of, subject_of
+from svcnat.model.kinds import Kind
+from svcnat.model.manifest_text import Document, Lines
+from svcnat.model.objects import Resource
+from svcnat.model.quoting import printable, quoted, steps
+from svcnat.model.validation import NODE_PORTS, Problem, validate
+
+LARGEST = 3 * 1024 * 1024
+"""The largest object, in bytes of JSON: what the Kubernetes API server takes in one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One object as its user wrote it: `document` has no defaults, nulls or unknown fields, but has a namespace."""
+
+    source: str
+    document: dict[str, Any]
+    resource: Resource
+    lines: Lines = field(repr=False, compare=False)
+
+    @property
+    def line(self) -> int:
+        """The line of the file on which the object begins."""
+        return self.lines.of("")
+
+    def locate(self, field_path: str) -> int:
+        """Return the line of a field (``spec.ports[0].port``), or of what is nearest above it when it is absent."""
+        return self.lines.of(field_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What :func:`load` read: the objects, what is doubtful about them, and the documents svcnat has no use for."""
+
+    manifests: tuple[Manifest, ...]
+    warnings: tuple[Finding, ...]
+    skipped: tuple[Finding, ...]
+
+
+def load(
+    texts: Iterable[tuple[str, bytes]],
+    *,
+    strict: bool = False,
+    namespace: str = "default",
+    node_ports: range = NODE_PORTS,
+) -> Loaded:
+    """Return the objects of files, each given as its name and its bytes: YAML or JSON, any number of documents.
+
+    Lists (``kind: List``, ``ServiceList``) are opened; kinds that svcnat does not know are skipped, with one finding
+    each. `namespace` is put into namespaced objects that name none. With `strict`, unknown fields are errors.
+    `node_ports` are those a Service may ask for.
+
+    Raises:
+        ManifestError: with every finding of every file, in their order.
+
+    """
+    judge = _Judge(strict, namespace, node_ports)
+    whole = _Verdict()
+    for source, data in texts:
+        for document in manifest_text.documents(data):
+            whole.add(_judge_document(judge, source, document))
+    whole.errors.extend(_claimed_twice(whole.manifests))
+    if whole.errors:
+        raise ManifestError(whole.errors)
+    return Loaded(tuple(whole.manifests), tuple(whole.warnings), tuple(whole.skipped))
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What is to be said about one document, or about many."""
+
+    manifests: list[Manifest] = field(default_factory=list)
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    skipped: list[Finding] = field(default_factory=list)
+
+    def add(self, other: _Verdict) -> None:
+        """Take over what is said about one more document."""
+        self.manifests += other.manifests
+        self.errors += other.errors
+        self.warnings += other.warnings
+        self.skipped += other.skipped
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One object before it is known to be one; `size` is at least that of its text."""
+
+    source: str
+    root: Any
+    lines: Lines
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Judges objects as their text says, line by line as written."""
+
+    strict: bool
+    namespace: str
+    node_ports: range
+
+    def document(self, source: str, document: Document) -> _Verdict:
+        """Return the verdict on a document, opening lists however they are nested."""
+        verdict = _Verdict()
+        for flaw in document.flaws:
+            subject = subject_of(document.root, self.namespace)
+            verdict.errors.append(Finding(printable(source), flaw.line, subject, flaw.field, flaw.reason))
+        waiting = [] if document.root is None else [_Piece(source, document.root, document.lines, document.size)]
+        while waiting:
+            piece = waiting.pop()
+            items = items_of(piece.root)
+            if items is None:
+                self._object(piece, verdict)
+            else:
+                pieces = (
+                    _Piece(source, item, piece.lines.below(f"items[{index}]"), piece.size)
+                    for index, item in enumerate(items)
+                )
+                waiting.extend(reversed([*pieces]))
+        return verdict
+
+    def _object(self, piece: _Piece, verdict: _Verdict) -> None:
+        kind, problem = kind_of(piece.root)
+        if problem is not None:
+            verdict.errors.append(self._finding(piece, problem))
+        elif kind is None:
+            reason = f"skipped: svcnat has no use for kind {quoted(piece.root['kind'])}"
+            verdict.skipped.append(self._finding(piece, Problem("", reason)))
+        # JSON may be twice as long as YAML, with a backslash before every quote: only large texts are measured.
+        elif piece.size * 2 > LARGEST and len(msgspec.json.encode(piece.root)) > LARGEST:
+            reason = f"Too long: may not be more than {LARGEST} bytes"
+            verdict.errors.append(self._finding(piece, Problem("", reason)))
+        else:
+            self._known(piece, kind, verdict)
+
+    def _known(self, piece: _Piece, kind: Kind, verdict: _Verdict) -> None:
+        found = shape.check(piece.root, kind.type)
+        for unknown in found.unknown:
+            hint = f": did you mean {quoted(unknown.meant)}?" if unknown.meant else ""
+            reason = f"unknown field{hint}" if self.strict else f"unknown field, ignored{hint}"
+            where = verdict.errors if self.strict else verdict.warnings
+            where.append(self._finding(piece, Problem(unknown.path, reason)))
+        for path, reason in found.wrong:
+            verdict.errors.append(self._finding(piece, Problem(path, reason)))
+        document = {"apiVersion": kind.group_version, "kind": kind.name, **found.pruned}
+        if kind.namespaced:
+            document["metadata"] = {"namespace": self.namespace, **document.get("metadata", {})}
+        resource = kinds.from_document(document)
+        wrong = _Wrong(path for path, _ in found.wrong)
+        for problem in validate(resource, node_ports=self.node_ports):
+            if not wrong.concerns(problem.at or problem.field):
+                verdict.errors.append(self._finding(piece, problem))
+        verdict.manifests.append(Manifest(piece.source, document, resource, piece.lines))
+
+    def _finding(self, piece: _Piece, problem: Problem) -> Finding:
+        line = piece.lines.of(problem.at or problem.field)
+        subject = subject_of(piece.root, self.namespace)
+        return Finding(printable(piece.source), line, subject, problem.field, problem.reason)
+
+
+class _Wrong:
+    """The fields that have the wrong type: what validation says about them, or because of them, is no news."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = set(paths)
+        self._above = {above for path in self._paths for _, above in steps(path)}
+
+    def concerns(self, path: str) -> bool:
+        """Tell whether a problem at `path` is about a wrong field, something in it, or something that holds it."""
+        return bool(self._paths) and (path in self._above or any(above in self._paths for _, above in steps(path)))
+
+
+def _judge_document(judge: _Judge, source: str, document: Document) -> _Verdict:
+    """Return the verdict on a document; where lost indentation explains what is wrong, it says that instead.
+
+    The document is read a second time with every line where it belongs. If that leaves less to complain about, the
+    misplaced lines are the errors, followed by what is wrong with the mended document: nothing is hidden by them.
+    """
+    verdict = judge.document(source, document)
+    if not document.text or not (verdict.errors or verdict.warnings):
+        return verdict
+    from svcnat.model import indentation  # Only documents with something wrong pay for this import.
+
+    diagnosis = indentation.diagnose(document.text, document.first)
+    if not diagnosis.misplaced:
+        return verdict
+    mended = next(manifest_text.from_yaml(diagnosis.text, document.first))
+    second = judge.document(source, mended)
+    subject = subject_of(mended.root, judge.namespace)
+    place = printable(source)
+    found = [Finding(place, each.line, subject, each.field, each.reason) for each in diagnosis.misplaced]
+    if mended.broken:
+        # As far as the text can be read now, the misplaced lines were the reason that it could not be before.
+        reached = mended.flaws[-1].line
+        explained = [finding for finding in found if finding.line <= reached]
+        if document.broken and explained and explained[0].line <= document.flaws[-1].line:
+            second.errors = [*explained, *second.errors]
+            return second
+        return verdict
+    if not document.broken and len(second.errors) + len(second.warnings) >= len(verdict.errors) + len(verdict.warnings):
+        return verdict
+    if len(second.errors) < len(verdict.errors) or any(each.certain for each in diagnosis.misplaced) or judge.strict:
+        second.errors = found + second.errors
+    else:
+        hinted = [replace(finding, reason=f"unknown field, ignored: {finding.reason}") for finding in found]
+        verdict.warnings = hinted + second.warnings
+        return verdict
+    return second
+
+
+def _claimed_twice(manifests: Iterable[Manifest]) -> Iterable[Finding]:
+    """Yield a finding for every object that an earlier manifest has already."""
+    first: dict[tuple[str, str, str], Manifest] = {}
+    for manifest in manifests:
+        metadata, kind = manifest.resource.metadata, kinds.kind_of(manifest.resource)
+        earlier = first.setdefault((kind.name, metadata.namespace, metadata.name), manifest)
+        if earlier is not manifest and metadata.name:
+            reason = f"Duplicate value: {quoted(metadata.name)}: the same object is at {printable(earlier.source)}"
+            subject = subject_of(manifest.document, metadata.namespace)
+            line = manifest.locate("metadata.name")
+            yield Finding(printable(manifest.source), line, subject, "metadata.name", f"{reason}:{earlier.line}")

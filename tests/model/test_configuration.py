@@ -1,0 +1,90 @@
+"""The configuration file: defaults, its fields, and errors at their lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from svcnat.errors import ManifestError
+from svcnat.model.configuration import Configuration, parse_configuration
+
+HEAD = "apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n"
+
+
+def configured(text: str) -> Configuration:
+    return parse_configuration((HEAD + text).encode(), "config.yaml")
+
+
+def refused(text: str) -> list[str]:
+    with pytest.raises(ManifestError) as caught:
+        parse_configuration(text.encode(), "config.yaml")
+    return [f"{each.line}: {each.field}: {each.reason}" for each in caught.value.findings]
+
+
+def test_defaults() -> None:
+    """An empty file, or one without fields, is the default configuration."""
+    assert parse_configuration(b"# nothing\n", "c") == configured("") == Configuration()
+    default = Configuration()
+    assert default.cluster_networks == ()
+    assert [str(each) for each in default.service_networks] == ["10.96.0.0/12", "fd00:10:96::/112"]
+    assert default.node_ports == range(30000, 32768)
+    assert default.node_port_addresses == ["primary"]
+
+
+def test_every_field() -> None:
+    """All of them, with bare on and off, which YAML takes for booleans."""
+    given = configured(
+        "hostnameOverride: node-1\nclusterCIDR: 10.244.0.0/16, fd00:10:244::/56\nserviceCIDR: 10.0.0.0/16\n"
+        "nodePortAddresses: [192.0.2.0/24]\nnodePortRange: 30000-30100\nlocalhostNodePorts: true\n"
+        "masqueradeAll: true\nbridgeMasquerade: off\nloadBalancerPool: [192.0.2.0/28, 192.0.2.64-192.0.2.80]\n"
+        "clusterDomain: example.org.\nmetricsBindAddress: 127.0.0.1:9100\nhealthzBindAddress: '[::]:10256'\n"
+        "zone: a\nbackend: iptables\nendpointCounters: on\n"
+    )
+    assert [str(each) for each in given.cluster_networks] == ["10.244.0.0/16", "fd00:10:244::/56"]
+    assert [str(each) for each in given.service_networks] == ["10.0.0.0/16"]
+    assert given.node_ports == range(30000, 30101)
+    assert (given.bridge_masquerade, given.endpoint_counters) == ("off", "on")
+    assert given.load_balancer_pool[1] == "192.0.2.64-192.0.2.80"
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("hostnameOverride: Node_1", 'hostnameOverride: Invalid value: "Node_1": a lowercase RFC 1123 subdomain'),
+        ("clusterCIDR: 10.244.0.0", 'clusterCIDR: Invalid value: "10.244.0.0": must be a valid CIDR value'),
+        ("serviceCIDR: 10.0.0.0/8,11.0.0.0/8", "serviceCIDR: Invalid value: "),
+        ("nodePortAddresses: [eth0]", 'nodePortAddresses[0]: Invalid value: "eth0": must be a valid CIDR value'),
+        ("nodePortAddresses: [primary, 10.0.0.0/8]", "nodePortAddresses: Invalid value: "),
+        ("nodePortRange: 32767-30000", 'nodePortRange: Invalid value: "32767-30000": must be FIRST-LAST'),
+        ("nodePortRange: all", 'nodePortRange: Invalid value: "all": must be FIRST-LAST'),
+        ("bridgeMasquerade: maybe", 'bridgeMasquerade: Unsupported value: "maybe": supported values: "auto", "off"'),
+        ("loadBalancerPool: [10.0.0.9-10.0.0.1]", "loadBalancerPool[0]: Invalid value: "),
+        ("loadBalancerPool: ['10.0.0.9-fd00::1']", "loadBalancerPool[0]: Invalid value: "),
+        ("loadBalancerPool: [x]", "loadBalancerPool[0]: Invalid value: "),
+        ("loadBalancerPool: [10.0.0.1-x]", "loadBalancerPool[0]: Invalid value: "),
+        ("clusterDomain: a-", 'clusterDomain: Invalid value: "a-": a lowercase RFC 1123 subdomain'),
+        ("metricsBindAddress: ':9100'", 'metricsBindAddress: Invalid value: ":9100": must be ADDRESS:PORT'),
+        ("healthzBindAddress: '::1:9100'", 'healthzBindAddress: Invalid value: "::1:9100": must be ADDRESS:PORT'),
+        ("healthzBindAddress: 127.0.0.1:99999", "healthzBindAddress: Invalid value: "),
+        ("backend: ipvs", 'backend: Unsupported value: "ipvs": supported values: "iptables", "nftables"'),
+        ("endpointCounters: [x]", "endpointCounters: Invalid value: "),
+        ("clusterCidr: 10.0.0.0/8", 'clusterCidr: unknown field: did you mean "clusterCIDR"?'),
+        ("nonsense: 1", "nonsense: unknown field"),
+        ("masqueradeAll: 'yes'", 'masqueradeAll: Invalid value: "yes": must be true or false, without quotes'),
+    ],
+)
+def test_findings(field: str, expected: str) -> None:
+    """Every slip is an error at its line: a field that is silently ignored would change the rules."""
+    (found,) = refused(f"{HEAD}{field}\n")
+    assert found.startswith(f"3: {expected}")
+
+
+def test_documents() -> None:
+    """It is one object of the right kind."""
+    assert refused("- 1\n") == ["1: : a configuration is an object with apiVersion, kind and its fields"]
+    assert refused("kind: Service\n") == [
+        "1: apiVersion: Required value",
+        '1: kind: Unsupported value: "Service": supported values: "Configuration"',
+    ]
+    assert refused(f"{HEAD}---\n{HEAD}") == ["4: : a second document is one too many"]
+    assert refused("a: [\n") == ["1: : not YAML: a value is missing"]
+    assert refused(f"{HEAD}zone: a\nzone: b\n") == ['4: zone: key "zone" is already set on line 3']
