@@ -1,0 +1,316 @@
+"""The kubelet of a lab: makes the pods that run equal to the pods in the store.
+
+Level-triggered: each pass compares what is there with what should be, whatever happened before. :func:`start` brings
+up what is missing and writes the pods' status; :func:`sweep` ends what is gone. Between the two belongs a sync of the
+rules, so that no connection is sent to a pod that has ended. It sends no signal to a container and probes none: a pod
+is ready when its stand-in servers listen.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from svcnat.errors import ExhaustedError, LabError
+from svcnat.kernel import netns
+from svcnat.lab import names, network, process, state
+from svcnat.lab.addressing import Addresses, next_pod
+from svcnat.lab.control import Control, Port, StandIn
+from svcnat.lab.labs import Lab
+from svcnat.lab.state import Started
+from svcnat.lab.topology import Node
+from svcnat.model import objects
+from svcnat.model.objects import Condition, Pod, PodIP, PodStatus
+from svcnat.model.selectors import matches
+from svcnat.store.sqlite import utc_now
+
+
+@dataclass(slots=True)
+class Pass:
+    """What a pass did, by NAMESPACE/NAME; `pending` are pods that cannot start, with the reason."""
+
+    started: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    pending: dict[str, str] = field(default_factory=dict)
+
+
+def start(lab: Lab) -> Pass:
+    """Start every pod of the store that does not run, and write the status of all that need it, in one transaction.
+
+    A pod runs in a network namespace of its own with a new address, on the node that it names or that has the fewest;
+    with ``hostNetwork`` in its node's. One that was deleted and made anew, or has other ports, starts anew.
+
+    Raises:
+        LabError: the lab is gone, or its stand-in servers cannot be run.
+        KernelError: the kernel refused; pods of this pass do not run, the others do.
+
+    """
+    with _Round.begin(lab) as now:
+        now.stop(key for key, pod in now.wanted.items() if key in now.pods and not now.runs(key, pod))
+        now.clear_away_strangers()
+        now.start(key for key in now.wanted if key not in now.pods)
+        now.serve()
+        now.report()
+        return now.done
+
+
+def sweep(lab: Lab) -> Pass:
+    """End every pod that is no longer in the store: its servers after the requests in hand, then its namespace.
+
+    Raises:
+        LabError: the lab is gone.
+        KernelError: the kernel refused.
+
+    """
+    with _Round.begin(lab) as now:
+        now.stop(key for key, started in tuple(now.pods.items()) if not now.is_wanted(key, started))
+        return now.done
+
+
+class _Round:
+    """One pass, with the lab locked: `wanted` are the store's pods, `pods` those that run, by network namespace."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.done = Pass()
+        self._record = state.read(lab.folder)
+        self.pods = dict(self._record.pods)
+        self._cursors = dict(self._record.cursors)
+        self._nodes = {node.name: node for node in lab.topology.nodes}
+        with lab.store.read() as snapshot:
+            found = snapshot.list(Pod)
+            self._known = {node.metadata.name: node for node in snapshot.list(objects.Node)}
+        self.wanted = {names.pod(lab.name, pod.metadata.namespace, pod.metadata.name): pod for pod in found}
+
+    @classmethod
+    @contextmanager
+    def begin(cls, lab: Lab) -> Iterator[_Round]:
+        """Lock the lab, and remember at the end what runs, whatever goes wrong."""
+        with state.locked(lab.folder):
+            this = cls(lab)
+            try:
+                yield this
+            finally:
+                this._remember()
+
+    def is_wanted(self, key: str, started: Started) -> bool:
+        """True if the pod that runs there is still in the store."""
+        pod = self.wanted.get(key)
+        return pod is not None and pod.metadata.uid == started.uid
+
+    def runs(self, key: str, pod: Pod) -> bool:
+        """True if what runs under `key` is this pod, as it is in the store."""
+        started = self.pods[key]
+        host_network = bool(pod.spec.host_network)
+        return (
+            self.is_wanted(key, started)
+            and (started.ports, started.host_network) == (_ports(pod), host_network)
+            and (host_network or netns.exists(key))
+        )
+
+    def stop(self, keys: Iterable[str]) -> None:
+        """End pods: servers, then the link, then whatever else runs there, then the namespace."""
+        ending = {key: self.pods[key] for key in keys}
+        if not ending:
+            return
+        with suppress(LabError), Control(self.lab.folder) as control:
+            control.close_pods([started.device for started in ending.values()])
+        separate = {key: started for key, started in ending.items() if not started.host_network}
+        network.disconnect_pods(self.lab.name, [(started.node, started.device) for started in separate.values()])
+        self._remove(list(separate))
+        for key, started in ending.items():
+            del self.pods[key]
+            self.done.stopped.append(started.name)
+
+    def clear_away_strangers(self) -> None:
+        """Remove namespaces of pods that a pass began and never finished, as a killed one does."""
+        members = {name for name, _ in (*self.lab.nodes, *self.lab.clients)} | {names.ROUTER}
+        known = {names.member(self.lab.name, name) for name in members} | set(self.pods)
+        prefix = names.prefix_of(self.lab.name)
+        self._remove([each for each in netns.names() if each.startswith(prefix) and each not in known])
+
+    def start(self, keys: Iterable[str]) -> None:
+        """Give pods a node and an address, and make their namespaces and links."""
+        load = Counter(started.node for started in self.pods.values())
+        used = {started.v4 for started in self.pods.values()}
+        new = {key: started for key in keys if (started := self._place(self.wanted[key], load, used))}
+        if not new:
+            return
+        # An address that is spent stays spent, even if this process is killed on the next line.
+        self._remember()
+        separate = [key for key, started in new.items() if not started.host_network]
+        try:
+            network.create_pods(separate)
+            network.connect_pods(
+                self.lab.name,
+                [
+                    (key, self._nodes[new[key].node], new[key].device, Addresses(new[key].v4, new[key].v6))
+                    for key in separate
+                ],
+            )
+        except BaseException:
+            self._remove(separate)
+            raise
+        self.pods |= new
+        self.done.started += [started.name for started in new.values()]
+
+    def serve(self) -> None:
+        """Have the ports of every pod served, and no others, by a process that is started again if it ended."""
+        standin = self._record.standin
+        if standin is None or not process.is_alive(standin):
+            self._record = replace(self._record, standin=process.start_standin(self.lab.folder))
+            self._remember()
+        with Control(self.lab.folder) as control:
+            served = control.served()
+            control.close_pods(sorted(served - {started.device for started in self.pods.values()}))
+            missing = {key: started for key, started in self.pods.items() if started.device not in served}
+            failures = control.open([self._stand_in(key, started) for key, started in missing.items()])
+        for key, started in missing.items():
+            self.pods[key] = replace(started, troubles=failures.get(started.device, ()))
+
+    def report(self) -> None:
+        """Write the node and the status of pods into the store, where they are not there yet."""
+        reports = [
+            (pod, node, status)
+            for key, pod in self.wanted.items()
+            for node, status in [self._status(key, pod)]
+            if status is not pod.status or node != pod.spec.node_name
+        ]
+        if not reports:
+            return
+        with self.lab.store.transaction() as transaction:
+            for pod, node, status in reports:
+                live = transaction.get(Pod, pod.metadata.namespace, pod.metadata.name)
+                if live and live.metadata.uid == pod.metadata.uid:
+                    transaction.put(replace(live, spec=replace(live.spec, node_name=node), status=status))
+
+    def _remember(self) -> None:
+        record = replace(self._record, pods=self.pods, cursors=self._cursors)
+        if record != state.read(self.lab.folder):
+            state.write(self.lab.folder, record)
+
+    def _remove(self, namespaces: list[str]) -> None:
+        existing = [each for each in namespaces if netns.exists(each)]
+        if existing:
+            process.end_inhabitants(netns.identity(each) for each in existing)
+        network.remove(namespaces)
+
+    def _place(self, pod: Pod, load: Counter[str], used: set[str]) -> Started | None:
+        """Choose a node and addresses, and count them; None, with a reason in `pending`, if there are none."""
+        try:
+            node = self._choose_node(pod, load)
+            addresses = node.addresses if pod.spec.host_network else self._next_address(node, used)
+        except (LabError, ExhaustedError) as error:
+            self.done.pending[_name(pod)] = str(error)
+            return None
+        load[node.name] += 1
+        return Started(
+            uid=pod.metadata.uid,
+            name=_name(pod),
+            node=node.name,
+            # Not made from its address: the kernel takes its time to remove the device of whoever had that before.
+            device=f"veth{secrets.token_hex(5)}",
+            v4=addresses.v4,
+            v6=addresses.v6,
+            ports=_ports(pod),
+            host_network=bool(pod.spec.host_network),
+        )
+
+    def _next_address(self, node: Node, used: set[str]) -> Addresses:
+        addresses, self._cursors[node.name] = next_pod(node.pods, self._cursors.get(node.name, 0), used)
+        used.add(addresses.v4)
+        return addresses
+
+    def _choose_node(self, pod: Pod, load: Counter[str]) -> Node:
+        """The node that a pod names, or else the one with the fewest pods among those it may run on."""
+        if pod.spec.node_name:
+            if pod.spec.node_name not in self._nodes:
+                raise LabError(f"this lab has no node {pod.spec.node_name}")
+            return self._nodes[pod.spec.node_name]
+        fitting = [node for node in self._nodes.values() if self._may_run(pod, node)]
+        if not fitting:
+            raise LabError("no node is schedulable and has the labels of its nodeSelector")
+        return min(fitting, key=lambda node: load[node.name])
+
+    def _may_run(self, pod: Pod, node: Node) -> bool:
+        known = self._known.get(node.name)
+        if known is None:
+            return not pod.spec.node_selector
+        return not known.spec.unschedulable and matches(pod.spec.node_selector, known.metadata.labels)
+
+    def _stand_in(self, key: str, started: Started) -> StandIn:
+        place = names.member(self.lab.name, started.node) if started.host_network else key
+        return StandIn(started.device, str(netns.path(place)), started.name.partition("/")[2], started.ports)
+
+    def _status(self, key: str, pod: Pod) -> tuple[str, PodStatus]:
+        """The node and the status that a pod should have in the store: the very ones it has, if they will do."""
+        started = self.pods.get(key)
+        if started is None:
+            return pod.spec.node_name, _pending(pod, self.done.pending[_name(pod)])
+        status = pod.status
+        if (status.phase, status.pod_ip) == ("Running", started.v4) and _name(pod) not in self.done.started:
+            return started.node, status
+        return started.node, _running(pod, started, self._nodes[started.node])
+
+
+def _name(pod: Pod) -> str:
+    return f"{pod.metadata.namespace}/{pod.metadata.name}"
+
+
+def _ports(pod: Pod) -> tuple[Port, ...]:
+    return tuple(
+        Port(port.protocol or "TCP", port.container_port)
+        for container in pod.spec.containers
+        for port in container.ports
+        if port.container_port
+    )
+
+
+def _running(pod: Pod, started: Started, node: Node) -> PodStatus:
+    """The status of a pod that runs; one that its manifest calls unready stays so."""
+    now = utc_now()
+    unready = [each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"]
+    if started.troubles:
+        message = "; ".join(started.troubles)
+        unready = [Condition(type="Ready", status="False", reason="ContainersNotReady", message=message)]
+    conditions = [
+        Condition(type="PodScheduled", status="True", last_transition_time=now),
+        Condition(type="Initialized", status="True", last_transition_time=now),
+        unready[0] if unready else Condition(type="Ready", status="True", last_transition_time=now),
+    ]
+    return PodStatus(
+        phase="Running",
+        conditions=conditions,
+        host_ip=node.addresses.v4,
+        host_ips=[PodIP(ip=address) for address in node.addresses],
+        pod_ip=started.v4,
+        pod_ips=[PodIP(ip=started.v4), PodIP(ip=started.v6)],
+        start_time=now,
+        container_statuses=[
+            {
+                "name": container.name,
+                "image": container.image,
+                "ready": not unready,
+                "restartCount": 0,
+                "started": True,
+                "state": {"running": {"startedAt": now}},
+            }
+            for container in pod.spec.containers
+        ],
+    )
+
+
+def _pending(pod: Pod, reason: str) -> PodStatus:
+    """The status of a pod that cannot start."""
+    conditions = pod.status.conditions
+    if pod.status.phase == "Pending" and [each.message for each in conditions] == [reason]:
+        return pod.status
+    condition = Condition(
+        type="PodScheduled", status="False", reason="Unschedulable", message=reason, last_transition_time=utc_now()
+    )
+    return PodStatus(phase="Pending", conditions=[condition])

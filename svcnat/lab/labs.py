@@ -1,0 +1,254 @@
+"""Labs: build one, find one, run things in it, take it down.
+
+A lab is a folder below the runtime folder (its record, its store, its stand-in process's socket and log) and network
+namespaces whose names begin with its own. It changes nothing in the machine's own namespace. Pods come and go in
+:mod:`svcnat.lab.kubelet`; rules on the nodes are the agent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from svcnat.errors import LabError
+from svcnat.kernel import netns
+from svcnat.lab import names, network, process, state, topology
+from svcnat.lab.state import Record
+from svcnat.lab.topology import Topology
+from svcnat.model.objects import Condition, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta
+from svcnat.store.sqlite import Store, utc_now
+
+T = TypeVar("T")
+
+
+class Lab:
+    """A lab that runs; a context manager that closes the store, and leaves the lab running."""
+
+    def __init__(self, name: str, folder: Path, plan: Topology, store: Store) -> None:
+        self.name = name
+        self.folder = folder
+        self.topology = plan
+        self.store = store
+
+    @classmethod
+    def up(cls, name: str, plan: Topology | None = None) -> Lab:
+        """Build a lab: its nodes and clients, the process for stand-in servers, and a store that knows the nodes.
+
+        All of it or nothing: whatever fails, what was built is taken down again.
+
+        Raises:
+            LabError: it exists, or cannot be built.
+            KernelError: the kernel refused; PrivilegeError if that is for want of privilege.
+
+        """
+        plan = plan or topology.simple()
+        folder = state.folder_of(name)
+        if not folder.exists() and _namespaces(name):
+            raise LabError(f"parts of an older lab {name} are there: `svcnat lab down {name}` removes them")
+        with state.locked(folder, create=True):
+            try:
+                return cls._build(name, folder, plan)
+            except BaseException:
+                _remove(name, folder)
+                raise
+
+    @classmethod
+    def _build(cls, name: str, folder: Path, plan: Topology) -> Lab:
+        # The process starts up while the network is built.
+        standin = process.start_standin(folder)
+        network.build(name, plan)
+        store = Store.open(folder / state.STORE, service_cidrs=[str(cidr) for cidr in plan.services])
+        try:
+            with store.transaction() as transaction:
+                for node in plan.nodes:
+                    transaction.put(_node_object(node))
+            state.write(folder, Record(boot=state.boot(), topology=plan.declaration, standin=standin))
+        except BaseException:
+            store.close()
+            raise
+        return cls(name, folder, plan, store)
+
+    @classmethod
+    def open(cls, name: str) -> Lab:
+        """Find a lab that runs.
+
+        Raises:
+            LabError: there is none of that name, or only parts of one.
+
+        """
+        folder = state.folder_of(name)
+        plan = topology.plan(state.read(folder).topology)
+        services = [str(cidr) for cidr in plan.services]
+        return cls(name, folder, plan, Store.open(folder / state.STORE, create=False, service_cidrs=services))
+
+    def close(self) -> None:
+        """Close the store; the lab goes on."""
+        self.store.close()
+
+    def down(self) -> None:
+        """Take the lab down: see :func:`down`."""
+        self.close()
+        down(self.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def nodes(self) -> tuple[tuple[str, Path], ...]:
+        """Each node's name and network namespace, where its rules belong."""
+        return tuple((node.name, self._member(node.name)) for node in self.topology.nodes)
+
+    @property
+    def clients(self) -> tuple[tuple[str, Path], ...]:
+        """Each client's name and network namespace."""
+        return tuple((client.name, self._member(client.name)) for client in self.topology.clients)
+
+    def netns_of(self, where: str, namespace: str = "default") -> Path:
+        """The network namespace of a node, ``client``, ``client-2``, ``router``, or a pod: POD or NAMESPACE/POD.
+
+        A pod on the host network is in its node's.
+
+        Raises:
+            LabError: there is nothing of that name, or it has not started.
+
+        """
+        members = {names.ROUTER, *(name for name, _ in (*self.nodes, *self.clients))}
+        if where in members:
+            return self._member(where)
+        before, slash, after = where.partition("/")
+        key = names.pod(self.name, before, after) if slash else names.pod(self.name, namespace, where)
+        started = state.read(self.folder).pods.get(key)
+        if started is None:
+            raise LabError(f"lab {self.name} has no pod, node or client {where!r} that runs")
+        return self._member(started.node) if started.host_network else netns.path(key)
+
+    def run(self, where: str, function: Callable[[], T], namespace: str = "default") -> T:
+        """The result of a Python function, called in a thread that is in the network namespace of `where`.
+
+        Raises:
+            LabError: see :meth:`netns_of`.
+
+        """
+        return netns.call(self.netns_of(where, namespace), function)
+
+    def spawn(
+        self, where: str, command: Sequence[str], namespace: str = "default", **options: Any
+    ) -> subprocess.Popen[Any]:
+        """Start a command in the network namespace of `where`; `options` are those of :class:`subprocess.Popen`.
+
+        Raises:
+            LabError: see :meth:`netns_of`; or there is no such command.
+
+        """
+        with netns.entered(self.netns_of(where, namespace)):
+            try:
+                return subprocess.Popen(list(command), **options)
+            except OSError as error:
+                raise LabError(f"cannot run {command[0]!r}: {os.strerror(error.errno or 0)}") from error
+
+    def exec(
+        self, where: str, command: Sequence[str], namespace: str = "default", **options: Any
+    ) -> subprocess.CompletedProcess[Any]:
+        """Run a command in the network namespace of `where` and wait for it; `options` are Popen's.
+
+        Raises:
+            LabError: see :meth:`spawn`.
+
+        """
+        with self.spawn(where, command, namespace, **options) as running:
+            output, errors = running.communicate()
+            return subprocess.CompletedProcess(list(command), running.returncode, output, errors)
+
+    def _member(self, name: str) -> Path:
+        return netns.path(names.member(self.name, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A lab in a list; one that does not run is `broken`: half-built, crashed, or ended by a reboot."""
+
+    name: str
+    state: Literal["running", "broken"]
+    nodes: int
+    pods: int
+
+
+def labs() -> list[Summary]:
+    """Every lab with a folder, and what only its namespaces tell of, by name.
+
+    With another runtime folder than the usual one, labs without a folder in it are someone else's, and left out.
+    """
+    found: set[str] = set()
+    with contextlib.suppress(FileNotFoundError):
+        found = {folder.name for folder in state.runtime_folder().iterdir() if names.is_label(folder.name)}
+    if "SVCNAT_RUNTIME_DIR" not in os.environ:
+        found |= {lab for namespace in netns.names() if (lab := names.lab_of(namespace))}
+    return [_summary(name) for name in sorted(found)]
+
+
+def _summary(name: str) -> Summary:
+    try:
+        record = state.read(state.folder_of(name))
+    except LabError:
+        return Summary(name, "broken", 0, 0)
+    return Summary(name, "running", max(len(record.topology.nodes), 1), len(record.pods))
+
+
+def down(name: str) -> None:
+    """Take a lab down, whatever is left of it: its processes, namespaces, links and files.
+
+    Raises:
+        LabError: nothing of that name is there.
+
+    """
+    folder = state.folder_of(name)
+    if folder.is_dir():
+        with state.locked(folder):
+            _remove(name, folder)
+    elif _namespaces(name):
+        _remove(name, folder)
+    else:
+        raise LabError(f"there is no lab {name}: `svcnat lab list` names those that run")
+
+
+def _remove(name: str, folder: Path) -> None:
+    standin = None
+    with contextlib.suppress(LabError):
+        standin = state.read(folder).standin
+    process.stop_standin(folder, standin)
+    namespaces = _namespaces(name)
+    process.end_inhabitants(netns.identity(namespace) for namespace in namespaces)
+    network.remove(namespaces)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _namespaces(name: str) -> list[str]:
+    return [namespace for namespace in netns.names() if namespace.startswith(names.prefix_of(name))]
+
+
+def _node_object(node: topology.Node) -> Node:
+    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", **node.labels}
+    addresses = [NodeAddress(type="InternalIP", address=address) for address in node.addresses]
+    return Node(
+        metadata=ObjectMeta(name=node.name, labels=labels),
+        spec=NodeSpec(pod_cidr=str(node.pods.v4), pod_cidrs=[str(cidr) for cidr in node.pods]),
+        status=NodeStatus(
+            addresses=[*addresses, NodeAddress(type="Hostname", address=node.name)],
+            conditions=[
+                Condition(type="Ready", status="True", reason="KubeletReady", last_transition_time=utc_now()),
+            ],
+        ),
+    )

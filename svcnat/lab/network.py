@@ -1,0 +1,166 @@
+r"""The network of a lab: a router between the nodes and the clients, and a routed link from its node to every pod.
+
+::
+
+    client, client-2 ---- [clients] router [nodes] ---- node-1 ==== pod, pod
+                          two bridges                \- node-2 ==== pod
+
+Nothing is bridged on a node: packets from pod to pod, on one node too, pass the node's prerouting, forward and
+postrouting hooks, as does a pod's packet to itself through a service. All of it is inside the lab's own namespaces;
+the machine's stays as it is. Which pods there are is the kubelet's affair.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from svcnat.kernel import links, netns, sysctl
+from svcnat.kernel.links import Bridge, Device, Route, Veth
+from svcnat.lab import addressing, names
+from svcnat.lab.addressing import POD_GATEWAY, POD_GATEWAY_MAC, Addresses, Ranges
+from svcnat.lab.topology import Client, Node, Topology
+
+_NODES, _CLIENTS = "nodes", "clients"
+_UPLINK = "eth0"
+
+_HOST = {
+    # A host may have switched IPv6 off for new devices.
+    "net/ipv6/conf/all/disable_ipv6": 0,
+    "net/ipv6/conf/default/disable_ipv6": 0,
+    # Addresses are unique by plan: looking for duplicates only makes them unusable for a second.
+    "net/ipv6/conf/default/accept_dad": 0,
+    "net/ipv6/conf/default/accept_ra": 0,
+    "net/ipv6/conf/all/accept_redirects": 0,
+    "net/ipv6/conf/default/accept_redirects": 0,
+}
+_FORWARDER = _HOST | {
+    "net/ipv4/ip_forward": 1,
+    "net/ipv6/conf/all/forwarding": 1,
+    # Answers of translated connections may take another way than their requests.
+    "net/ipv4/conf/all/rp_filter": 0,
+    "net/ipv4/conf/default/rp_filter": 0,
+    # A pod that reaches itself leaves by the link that it came from: not a detour to complain about.
+    "net/ipv4/conf/all/send_redirects": 0,
+    "net/ipv4/conf/default/send_redirects": 0,
+}
+
+
+def build(lab: str, topology: Topology) -> None:
+    """Make the router, the nodes and the clients. On failure some of it is there: :func:`remove` it.
+
+    Raises:
+        KernelError: the kernel refused, or a namespace of that name exists.
+
+    """
+    _create([names.member(lab, names.ROUTER), *(names.member(lab, node.name) for node in topology.nodes)], _FORWARDER)
+    _create([names.member(lab, client.name) for client in topology.clients], _HOST)
+    links.build(_wanted(lab, topology))
+
+
+def create_pods(namespaces: Iterable[str]) -> None:
+    """Make the network namespaces of pods.
+
+    Raises:
+        KernelError: the kernel refused, or one exists.
+
+    """
+    _create(namespaces, _HOST)
+
+
+def connect_pods(lab: str, pods: Iterable[tuple[str, Node, str, Addresses]]) -> None:
+    """Link pods, given as network namespace, node, its device and addresses, to their nodes.
+
+    Raises:
+        KernelError: the kernel refused.
+
+    """
+    links.build([_pod_link(lab, *pod) for pod in pods])
+
+
+def disconnect_pods(lab: str, pods: Iterable[tuple[str, str]]) -> None:
+    """Make nodes send nothing more to pods, given as node and its device: their addresses are unreachable at once.
+
+    Raises:
+        KernelError: the kernel refused.
+
+    """
+    devices: defaultdict[str, list[str]] = defaultdict(list)
+    for node, device in pods:
+        devices[node].append(device)
+    for node, theirs in devices.items():
+        links.take_down(netns.path(names.member(lab, node)), theirs)
+
+
+def remove(namespaces: Iterable[str]) -> None:
+    """Remove network namespaces, and with them their links; those that are gone already do no harm."""
+    for namespace in set(namespaces) & set(netns.names()):
+        netns.delete(namespace)
+
+
+def _create(namespaces: Iterable[str], settings: dict[str, int]) -> None:
+    for namespace in namespaces:
+        with netns.entered(netns.create(namespace)):
+            sysctl.write(settings)
+
+
+def _wanted(lab: str, topology: Topology) -> Iterator[Veth | Bridge]:
+    router = netns.path(names.member(lab, names.ROUTER))
+    first = topology.nodes[0].addresses
+    pods = [_via(node.pods, node.addresses) for node in topology.nodes]
+    everywhere = (*(route for routes in pods for route in routes), *_via(topology.services, first))
+    yield Bridge(_bridge(router, _NODES, topology.node_network, everywhere))
+    yield Bridge(_bridge(router, _CLIENTS, topology.client_network, ()))
+    for position, node in enumerate(topology.nodes):
+        others = [route for index, routes in enumerate(pods) if index != position for route in routes]
+        # Without these the address of a pod that is gone would go round between router and node.
+        own = [Route(str(network), unreachable=True) for network in node.pods]
+        yield _uplink(lab, topology.node_network, node, (_NODES, f"node{position}"), (*others, *own))
+    for position, client in enumerate(topology.clients):
+        yield _uplink(lab, topology.client_network, client, (_CLIENTS, f"client{position}"), ())
+
+
+def _via(networks: Ranges, gateway: Addresses) -> tuple[Route, Route]:
+    return Route(str(networks.v4), gateway.v4), Route(str(networks.v6), gateway.v6)
+
+
+def _bridge(router: Path, name: str, network: Ranges, routes: tuple[Route, ...]) -> Device:
+    return Device(router, name, addresses=addressing.interface(network, addressing.router(network)), routes=routes)
+
+
+def _uplink(lab: str, network: Ranges, host: Node | Client, port: tuple[str, str], routes: tuple[Route, ...]) -> Veth:
+    """The link of a node or client to the router's `port`: bridge, and name of the end that is in it."""
+    bridge, name = port
+    gateway = addressing.router(network)
+    return Veth(
+        near=Device(netns.path(names.member(lab, names.ROUTER)), name, bridge=bridge),
+        far=Device(
+            netns.path(names.member(lab, host.name)),
+            _UPLINK,
+            addresses=addressing.interface(network, host.addresses),
+            routes=(Route("0.0.0.0/0", gateway.v4), Route("::/0", gateway.v6), *routes),
+        ),
+    )
+
+
+def _pod_link(lab: str, namespace: str, node: Node, device: str, pod: Addresses) -> Veth:
+    mac = names.pod_mac(pod.v4)
+    v4, v6 = f"{pod.v4}/32", f"{pod.v6}/128"
+    return Veth(
+        near=Device(
+            netns.path(names.member(lab, node.name)),
+            device,
+            mac=POD_GATEWAY_MAC,
+            neighbours=((pod.v4, mac), (pod.v6, mac)),
+            routes=(Route(v4, source=node.addresses.v4), Route(v6, source=node.addresses.v6)),
+        ),
+        far=Device(
+            netns.path(namespace),
+            _UPLINK,
+            mac=mac,
+            addresses=(v4, v6),
+            neighbours=((POD_GATEWAY.v4, POD_GATEWAY_MAC), (POD_GATEWAY.v6, POD_GATEWAY_MAC)),
+            routes=(Route("0.0.0.0/0", POD_GATEWAY.v4, on_link=True), Route("::/0", POD_GATEWAY.v6)),
+        ),
+    )

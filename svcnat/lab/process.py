@@ -1,0 +1,179 @@
+"""The processes of a lab: its stand-in process, and whatever else still runs inside its network namespaces.
+
+A process is known by its id and the time it started, and signalled through a pidfd (pidfd_open(2)): an id that was
+given to a stranger meanwhile never gets a signal. What the stand-in process serves is not decided here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from svcnat.errors import LabError
+from svcnat.lab.control import LISTENER, Control, listen
+
+LOG = "standin.log"
+
+_STANDIN = "svcnat.lab.standin"  # by name: importing it here would import asyncio into every command
+_PATIENCE = 2.0  # seconds for a process to end by itself
+_ENDED = {"Z", "X"}
+_STATE, _START_TIME = 0, 19  # fields 3 and 22 of proc_pid_stat(5), counted after the command's closing parenthesis
+_PACKAGES = Path(__file__).parents[2]
+
+
+class ProcessId(Struct, frozen=True):
+    """A process: its id, and when it started, in clock ticks since boot."""
+
+    pid: int
+    started: int
+
+
+def start_standin(folder: Path) -> ProcessId:
+    """Start the stand-in process of the lab in `folder`; it takes requests at once and answers when it is up.
+
+    Raises:
+        LabError: it cannot be started.
+
+    """
+    null, log = os.open(os.devnull, os.O_RDONLY), -1
+    listener = listen(folder)
+    try:
+        log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        # -P: a module of the same name in the current folder must not run as root.
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-P", "-m", _STANDIN, str(folder)],
+            os.environ | {"PYTHONPATH": os.pathsep.join(_python_path())},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, null, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTENER),
+            ],
+            setsid=True,
+        )
+    except OSError as error:
+        raise LabError(f"cannot start the stand-in servers: {error}") from error
+    finally:
+        listener.close()
+        for descriptor in (null, log):
+            if descriptor >= 0:
+                os.close(descriptor)
+    # It is our child: until we wait for it, it has an entry, even if it ended.
+    return ProcessId(pid, int(_stat(pid)[_START_TIME]))
+
+
+def _python_path() -> list[str]:
+    # An empty entry would mean the current folder.
+    return [str(_PACKAGES), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+
+
+def stop_standin(folder: Path, process: ProcessId | None) -> None:
+    """Make the stand-in process of the lab in `folder` end, and wait for that; None if none is recorded."""
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(_opened([process] if process else []))
+        with contextlib.suppress(LabError, ProcessLookupError), Control(folder, _PATIENCE) as control:
+            # One that nobody recorded, because its lab was never finished, tells who it is.
+            opened.append(os.pidfd_open(control.identify()))
+            stack.callback(os.close, opened[-1])
+            control.stop()
+        _end(opened, politely=False)
+    if process:
+        is_alive(process)  # takes leave of it, if it was our child
+
+
+def is_alive(process: ProcessId) -> bool:
+    """True if the process runs; one that ended and waits for its parent does not."""
+    stat = _stat(process.pid)
+    if not stat or int(stat[_START_TIME]) != process.started:
+        return False
+    if stat[_STATE] not in _ENDED:
+        return True
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+    return False
+
+
+def end_inhabitants(namespaces: Iterable[tuple[int, int]]) -> None:
+    """End every process but this one that lives in network namespaces, given by their identities.
+
+    A process that only passes through, as svcnat itself does to open a socket, is left alone.
+    """
+    identities = frozenset(namespaces)
+    found = set(_inhabitants(identities))
+    if found:
+        time.sleep(0.05)
+        with _opened(found & set(_inhabitants(identities))) as opened:
+            _end(opened, politely=True)
+
+
+def _inhabitants(identities: frozenset[tuple[int, int]]) -> Iterator[ProcessId]:
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal() or folder.name == str(os.getpid()):
+            continue
+        with contextlib.suppress(OSError):
+            status = (folder / "ns/net").stat()
+            if (status.st_dev, status.st_ino) in identities:
+                stat = _stat(int(folder.name))
+                if stat:
+                    yield ProcessId(int(folder.name), int(stat[_START_TIME]))
+
+
+@contextlib.contextmanager
+def _opened(processes: Iterable[ProcessId]) -> Iterator[list[int]]:
+    """The pidfds of those processes that still are what they were."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(process.pid)
+                stack.callback(os.close, descriptor)
+                if is_alive(process):
+                    opened.append(descriptor)
+        yield opened
+
+
+def _end(pidfds: list[int], *, politely: bool) -> None:
+    """Wait for processes to end, kill those that do not; `politely` asks them first."""
+    if politely:
+        _signal(pidfds, signal.SIGTERM)
+    remaining = _wait(pidfds)
+    _signal(remaining, signal.SIGKILL)
+    _wait(remaining)
+
+
+def _signal(pidfds: list[int], number: signal.Signals) -> None:
+    for descriptor in pidfds:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, number)
+
+
+def _wait(pidfds: list[int]) -> list[int]:
+    """The processes that have not ended when patience has."""
+    poll = select.poll()
+    for descriptor in pidfds:
+        poll.register(descriptor, select.POLLIN)
+    remaining = set(pidfds)
+    end = time.monotonic() + _PATIENCE
+    while remaining and (left := end - time.monotonic()) > 0:
+        for descriptor, _ in poll.poll(left * 1000):
+            poll.unregister(descriptor)
+            remaining.discard(descriptor)
+    return list(remaining)
+
+
+def _stat(pid: int) -> list[str]:
+    """What /proc says of a process, from its state on; empty if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()

@@ -1,0 +1,157 @@
+"""What a lab remembers between two commands: ``lab.json`` in its folder below the runtime folder.
+
+One process at a time has a lab's folder locked; the file is replaced as a whole, so that a crash leaves the old one
+or the new one. The objects are in the store beside it, and not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, field
+
+from svcnat.errors import LabError, PrivilegeError
+from svcnat.lab import names
+from svcnat.lab.control import Port
+from svcnat.lab.process import ProcessId
+from svcnat.lab.topology import Declaration
+
+STORE = "state.db"
+
+_RECORD = "lab.json"
+_VERSION = 1
+
+
+class Started(Struct, frozen=True, omit_defaults=True):
+    """A pod that was started; `troubles` are ports that did not open.
+
+    `device`, the node's end of its link, is another one at every start, and what its servers go by.
+    """
+
+    uid: str
+    name: str
+    node: str
+    device: str
+    v4: str
+    v6: str
+    ports: tuple[Port, ...] = ()
+    host_network: bool = False
+    troubles: tuple[str, ...] = ()
+
+
+class Record(Struct, frozen=True, omit_defaults=True):
+    """A lab; pods are under the names of their network namespaces, `cursors` tell where each node's next address is."""
+
+    boot: str
+    topology: Declaration
+    standin: ProcessId | None = None
+    cursors: dict[str, int] = field(default_factory=dict)
+    pods: dict[str, Started] = field(default_factory=dict)
+    version: int = _VERSION
+
+
+def runtime_folder() -> Path:
+    """The folder that holds the folder of every lab: ``$SVCNAT_RUNTIME_DIR/labs``, by default ``/run/svcnat/labs``."""
+    return Path(os.environ.get("SVCNAT_RUNTIME_DIR") or "/run/svcnat").absolute() / "labs"
+
+
+def folder_of(lab: str) -> Path:
+    """The folder of a lab, whether it is there or not.
+
+    Raises:
+        LabError: not a name that a lab can have.
+
+    """
+    if not names.is_label(lab):
+        raise LabError(f"{lab!r} cannot be the name of a lab: lower-case letters, digits and -, at most 63")
+    return runtime_folder() / lab
+
+
+def boot() -> str:
+    """The id of this boot of the machine: no namespace outlives it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+
+
+def read(folder: Path) -> Record:
+    """What was last written.
+
+    Raises:
+        LabError: there is no such lab, it is half-built, or another version's.
+        PrivilegeError: it is another user's.
+
+    """
+    try:
+        record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=Record)
+    except FileNotFoundError as error:
+        if folder.is_dir():
+            raise LabError(f"lab {folder.name} is half-built: `svcnat lab down {folder.name}` removes it") from error
+        raise LabError(f"there is no lab {folder.name}: `svcnat lab list` names those that run") from error
+    except PermissionError as error:
+        raise _forbidden(folder) from error
+    except (OSError, msgspec.MsgspecError) as error:
+        raise LabError(f"cannot read {folder / _RECORD}: {error}") from error
+    if record.version != _VERSION:
+        raise LabError(f"lab {folder.name} was built by another version of svcnat: take it down and up again")
+    if record.boot != boot():
+        raise LabError(f"lab {folder.name} ended with a reboot: `svcnat lab down {folder.name}` removes its files")
+    return record
+
+
+def write(folder: Path, record: Record) -> None:
+    """Replace what was written; the folder must be locked."""
+    new = folder / f"{_RECORD}.new"
+    new.write_bytes(msgspec.json.encode(record))
+    new.replace(folder / _RECORD)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, create: bool = False) -> Iterator[None]:
+    """Be the only process that changes a lab; waits for others. With `create` the folder is made.
+
+    Raises:
+        LabError: there is no such lab, or it was taken down while we waited.
+        PrivilegeError: it is another user's.
+
+    """
+    descriptor = _open(folder, create=create)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not _is_still(folder, descriptor):
+            raise LabError(f"lab {folder.name} was taken down meanwhile")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(folder: Path, *, create: bool) -> int:
+    try:
+        if create:
+            folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700)
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileExistsError as error:
+        raise LabError(f"lab {folder.name} exists already") from error
+    except FileNotFoundError as error:
+        raise LabError(f"there is no lab {folder.name}: `svcnat lab list` names those that run") from error
+    except PermissionError as error:
+        raise _forbidden(folder) from error
+    except OSError as error:
+        raise LabError(f"cannot use {folder}: {error.strerror}") from error
+
+
+def _forbidden(folder: Path) -> PrivilegeError:
+    return PrivilegeError(f"{folder}: Permission denied: run as root, or set SVCNAT_RUNTIME_DIR to a folder of yours")
+
+
+def _is_still(folder: Path, descriptor: int) -> bool:
+    try:
+        named, held = folder.stat(), os.fstat(descriptor)
+    except OSError:
+        return False
+    return stat.S_ISDIR(named.st_mode) and (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)

@@ -1,0 +1,192 @@
+"""What a lab has: nodes, clients and address ranges, declared or by default, each with its address.
+
+Every lab has both address families. This module reads no file (:mod:`svcnat.lab.topology_file` does) and builds
+nothing (:mod:`svcnat.lab.network` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from itertools import combinations
+
+from msgspec import Struct, field
+
+from svcnat.errors import Finding, LabError, ManifestError
+from svcnat.lab import addressing, names
+from svcnat.lab.addressing import Addresses, Ranges
+from svcnat.model.addresses import parse_network
+from svcnat.model.validation.names import check_labels
+from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required
+
+_MOST_CLIENTS = 100
+
+
+class NodeDeclaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A node as a topology file declares it."""
+
+    name: str = ""
+    pod_cidrs: list[str] = field(default_factory=list, name="podCIDRs")
+    labels: dict[str, str] = {}
+
+
+class Declaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A topology as its file declares it; ranges are comma-separated."""
+
+    cluster_cidr: str = field(default="", name="clusterCIDR")
+    service_cidr: str = field(default="", name="serviceCIDR")
+    node_cidr: str = field(default="", name="nodeCIDR")
+    client_cidr: str = field(default="", name="clientCIDR")
+    nodes: list[NodeDeclaration] = []
+    clients: int = 1
+
+
+_DEFAULTS = {
+    "clusterCIDR": Ranges(IPv4Network("10.244.0.0/16"), IPv6Network("fd00:10:244::/56")),
+    "serviceCIDR": Ranges(IPv4Network("10.96.0.0/12"), IPv6Network("fd00:10:96::/112")),
+    "nodeCIDR": Ranges(IPv4Network("172.30.0.0/24"), IPv6Network("fd00:172:30::/64")),
+    "clientCIDR": Ranges(IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8:c::/64")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a lab; `pods` are the ranges that its pods get their addresses from."""
+
+    name: str
+    addresses: Addresses
+    pods: Ranges
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A host outside the cluster."""
+
+    name: str
+    addresses: Addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole lab with every address but those of its pods; `declaration` is what it was made from."""
+
+    declaration: Declaration
+    cluster: Ranges
+    services: Ranges
+    node_network: Ranges
+    client_network: Ranges
+    nodes: tuple[Node, ...]
+    clients: tuple[Client, ...]
+
+
+def simple(nodes: int = 1, clients: int = 1) -> Topology:
+    """The topology with that many nodes, ``node-1`` and on, and clients, and the default ranges."""
+    return plan(Declaration(nodes=[NodeDeclaration(name=f"node-{each + 1}") for each in range(nodes)], clients=clients))
+
+
+def plan(declaration: Declaration) -> Topology:
+    """Give everything declared its address.
+
+    Raises:
+        ManifestError: with everything that is wrong.
+
+    """
+    planning = Planning(declaration)
+    if planning.problems:
+        raise ManifestError([Finding("topology", 0, "", each.field, each.reason) for each in planning.problems])
+    return planning.topology
+
+
+class Planning:
+    """A declaration made into a topology; `topology` is complete only when there are no `problems`."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.problems: list[Problem] = []
+        self._networks = {
+            name: self._ranges(name, text.split(",") if text else [], _DEFAULTS[name])
+            for name, text in (
+                ("clusterCIDR", declaration.cluster_cidr),
+                ("serviceCIDR", declaration.service_cidr),
+                ("nodeCIDR", declaration.node_cidr),
+                ("clientCIDR", declaration.client_cidr),
+            )
+        }
+        self._refuse_overlaps(self._networks)
+        declared = declaration.nodes or [NodeDeclaration(name="node-1")]
+        nodes = tuple(self._nodes(declared))
+        self._refuse_overlaps({f"nodes[{index}].podCIDRs": node.pods for index, node in enumerate(nodes)})
+        self.topology = Topology(
+            declaration=declaration,
+            cluster=self._networks["clusterCIDR"],
+            services=self._networks["serviceCIDR"],
+            node_network=self._networks["nodeCIDR"],
+            client_network=self._networks["clientCIDR"],
+            nodes=nodes,
+            clients=tuple(self._clients(declaration.clients)),
+        )
+
+    def _ranges(self, path: str, texts: list[str], default: Ranges) -> Ranges:
+        v4, v6 = default.v4, default.v6
+        seen: set[int] = set()
+        for text in texts:
+            network = parse_network(text.strip())
+            if network is None:
+                self.problems.append(invalid(path, text, "must be an IPv4 or IPv6 range, as 10.244.0.0/16"))
+            elif network.version in seen:
+                self.problems.append(invalid(path, text, "there can be one range of each family"))
+            elif isinstance(network, IPv4Network):
+                v4 = network
+            else:
+                v6 = network
+            if network:
+                seen.add(network.version)
+        return Ranges(v4, v6)
+
+    def _refuse_overlaps(self, networks: dict[str, Ranges]) -> None:
+        for (first, one), (second, other) in combinations(networks.items(), 2):
+            for mine, yours in ((one.v4, other.v4), (one.v6, other.v6)):
+                if mine.overlaps(yours):
+                    self.problems.append(invalid(second, str(yours), f"overlaps {mine} of {first}"))
+
+    def _nodes(self, declared: list[NodeDeclaration]) -> Iterator[Node]:
+        seen: set[str] = set()
+        for position, node in enumerate(declared):
+            path = f"nodes[{position}]"
+            self._check_name(f"{path}.name", node.name, seen)
+            self.problems += check_labels(f"{path}.labels", node.labels)
+            cluster, network = self._networks["clusterCIDR"], self._networks["nodeCIDR"]
+            try:
+                pods = addressing.pods_of(cluster, position)
+                addresses = addressing.member(network, position)
+            except LabError as error:
+                self.problems.append(Problem(path, str(error)))
+                return
+            pods = self._ranges(f"{path}.podCIDRs", node.pod_cidrs, pods)
+            if not (pods.v4.subnet_of(cluster.v4) and pods.v6.subnet_of(cluster.v6)):
+                self.problems.append(invalid(f"{path}.podCIDRs", str(pods), f"must be parts of clusterCIDR {cluster}"))
+            yield Node(node.name, addresses, pods, node.labels)
+
+    def _check_name(self, path: str, name: str, seen: set[str]) -> None:
+        if not name:
+            self.problems.append(required(path))
+        elif not names.is_label(name):
+            self.problems.append(invalid(path, name, "must be lower-case letters, digits and -, at most 63"))
+        elif names.is_reserved(name):
+            self.problems.append(forbidden(path, f"{name} is what the lab calls its router or a client"))
+        elif name in seen:
+            self.problems.append(duplicate(path, name))
+        seen.add(name)
+
+    def _clients(self, count: int) -> Iterator[Client]:
+        if not 0 <= count <= _MOST_CLIENTS:
+            self.problems.append(invalid("clients", count, f"must be between 0 and {_MOST_CLIENTS}, inclusive"))
+            return
+        for position in range(count):
+            try:
+                addresses = addressing.member(self._networks["clientCIDR"], position)
+            except LabError as error:
+                self.problems.append(Problem("clients", str(error)))
+                return
+            yield Client(names.client(position + 1), addresses)
