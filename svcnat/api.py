@@ -12,13 +12,13 @@ import contextlib
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.agent.reconcile import Report, reconcile
 from svcnat.controllers.react import settled
-from svcnat.errors import ConflictError, Finding, KernelError, ManifestError, UsageError
+from svcnat.errors import ConflictError, Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
 from svcnat.kernel import lock
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration, parse_configuration
@@ -36,7 +36,8 @@ from svcnat.store.sqlite import Store
 from svcnat.store.transaction import Outcome, Transaction
 
 if TYPE_CHECKING:
-    from svcnat.lab import labs  # imported late: only labs pay for pyroute2
+    from svcnat.lab import labs  # imported late: only labs pay for them
+    from svcnat.lab.topology import Topology
 
 DEFAULT_CONFIG = "/etc/svcnat/config.yaml"
 DEFAULT_STATE = "/var/lib/svcnat/state.db"
@@ -193,6 +194,7 @@ class Cluster:
 
         Raises:
             UsageError: a lab has its own state file, configuration and namespaces: they cannot be chosen.
+            PrivilegeError: the state file is to be made, and the caller may not program the rules.
             StoreError: the state file cannot be used, or is not there and `create` is False.
             ManifestError: the configuration is wrong.
 
@@ -202,7 +204,10 @@ class Cluster:
                 raise UsageError("--lab comes with its own state file, configuration and network namespaces")
             return Lab.find(lab)
         found = configuration(config)
-        store = Store.open(state or DEFAULT_STATE, create=create, service_cidrs=_ranges(found))
+        file = Path(state or DEFAULT_STATE)
+        if create and not file.exists():
+            Namespace(netns).close()  # who may not program the rules shall not leave a state file behind
+        store = Store.open(file, create=create, service_cidrs=_ranges(found))
         return cls(store, found, [Target(settings(found).node_name, netns)])
 
     def __enter__(self) -> Self:
@@ -227,7 +232,7 @@ class Cluster:
         Raises:
             ConflictError: one exists already; nothing was created.
             ManifestError: every object that cannot be; nothing was created.
-            KernelError: the rules could not follow.
+            UnfollowedError: the objects are saved, but the rules could not follow.
 
         """
         return self._change_all(
@@ -337,8 +342,37 @@ class Cluster:
             outcomes = run(transaction)
         try:
             return Changed(tuple(outcomes), self.follow())
-        except (KernelError, ConflictError) as error:
-            raise type(error)(f"the objects are saved, but the rules did not follow: {error}") from error
+        except SvcnatError as error:
+            raise UnfollowedError(error, outcomes) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a lab is to be: its nodes, clients and ranges, and its objects."""
+
+    topology: Topology
+    manifests: Loaded
+
+
+def load_lab(
+    *paths: str | Path,
+    recursive: bool = False,
+    strict: bool = False,
+    namespace: str = "default",
+    stdin: BinaryIO | None = None,
+) -> Wanted:
+    """Read what a lab is to be: manifests as :func:`load` does, and perhaps one Topology among them.
+
+    Raises:
+        ManifestError: every finding of every file.
+
+    """
+    from svcnat.lab import topology, topology_file
+
+    sources = read_sources([str(path) for path in paths], recursive=recursive, stdin=stdin)
+    loaded = load_texts(sources, strict=strict, namespace=namespace)
+    others = tuple(each for each in loaded.skipped if each.subject.partition(" ")[0] != topology_file.KIND)
+    return Wanted(topology_file.find(sources) if sources else topology.simple(), replace(loaded, skipped=others))
 
 
 class Lab(Cluster):
@@ -357,8 +391,8 @@ class Lab(Cluster):
         super().__init__(lab.store, config, [Target(node, str(where)) for node, where in lab.nodes])
 
     @classmethod
-    def up(cls, name: str, *paths: str | Path, recursive: bool = False, stdin: BinaryIO | None = None) -> Self:
-        """Build a lab from files and folders that hold manifests, and perhaps one Topology; all of it or nothing.
+    def up(cls, name: str, *paths: str | Path, wanted: Wanted | None = None) -> Self:
+        """Build a lab from files and folders, or from what :func:`load_lab` read of them; all of it or nothing.
 
         Raises:
             ManifestError: every finding of every file; nothing was built.
@@ -366,13 +400,12 @@ class Lab(Cluster):
             KernelError: the kernel refused.
 
         """
-        from svcnat.lab import labs, topology_file
+        from svcnat.lab import labs
 
-        sources = read_sources([str(path) for path in paths], recursive=recursive, stdin=stdin)
-        loaded, plan_of_lab = load_texts(sources), topology_file.find(sources)
-        lab = cls(labs.Lab.up(name, plan_of_lab))
+        wanted = wanted or load_lab(*paths)
+        lab = cls(labs.Lab.up(name, wanted.topology))
         try:
-            lab.apply(loaded)
+            lab.apply(wanted.manifests)
         except BaseException:
             lab.down()
             raise

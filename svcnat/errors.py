@@ -9,6 +9,7 @@
     │   ├── NotFoundError   no such object
     │   ├── ConflictError   the object exists already, or changed under the caller
     │   └── ExhaustedError  no address is left in a range
+    ├── UnfollowedError     the objects are saved, but the rules did not follow; its cause says why
     ├── KernelError         what the kernel or libnftables said
     │   ├── PrivilegeError  EPERM: root, or CAP_NET_ADMIN in that namespace, is needed
     │   ├── MissingError    a library, a kernel feature or a namespace is not there
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class SvcnatError(Exception):
@@ -74,6 +76,14 @@ class ConflictError(StoreError):
 
 class ExhaustedError(StoreError):
     """A range has no free address left."""
+
+
+class UnfollowedError(SvcnatError):
+    """The objects are saved, but the rules did not follow; ``outcomes`` says what became of the objects."""
+
+    def __init__(self, cause: SvcnatError, outcomes: Sequence[Any]) -> None:
+        self.outcomes = tuple(outcomes)
+        super().__init__(f"the objects are saved, but the rules did not follow: {cause}")
 
 
 class KernelError(SvcnatError):

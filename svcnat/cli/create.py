@@ -21,6 +21,4 @@ def run(options: argparse.Namespace) -> int:
     form = session.mutation_format(options)
     loaded = session.load_some(options)
     with session.open_cluster(options) as cluster:
-        changed = cluster.create(loaded, dry_run=options.dry_run != "none")
-    session.print_changed(options, form, changed)
-    return 0
+        return session.change(options, form, lambda dry_run: cluster.create(loaded, dry_run=dry_run))

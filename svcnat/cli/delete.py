@@ -48,9 +48,7 @@ def run(options: argparse.Namespace) -> int:
         if not wanted:
             say("No resources found")
             return 0
-        changed = cluster.delete(wanted, dry_run=options.dry_run != "none")
-    session.print_changed(options, form, changed)
-    return 0
+        return session.change(options, form, lambda dry_run: cluster.delete(wanted, dry_run=dry_run))
 
 
 def _selections(options: argparse.Namespace) -> list[references.Selection]:

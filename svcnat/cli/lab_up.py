@@ -1,13 +1,12 @@
 """Build a lab: nodes, clients and pods as network namespaces.
 
-PATHs hold manifests, and perhaps one Topology (nodes, clients, address ranges, images). Without one the lab has one
+PATHs hold manifests, and perhaps one Topology (nodes, clients, address ranges). Without one the lab has one
 node and one client. All of it or nothing is built.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 
 from svcnat.cli import session
 from svcnat.cli.terminal import visible
@@ -27,9 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from svcnat import api
 
     name = options.lab = options.name or options.lab or DEFAULT_NAME
-    if options.filename and "-" not in options.filename:
-        session.load_manifests(options)  # for its warnings
-    with api.Lab.up(name, *options.filename, recursive=options.recursive, stdin=sys.stdin.buffer) as lab:
+    with api.Lab.up(name, wanted=session.load_lab(options)) as lab:
         with lab.read() as snapshot:
             pods = len(snapshot.list(Pod))
         nodes, clients = len(lab.built.nodes), len(lab.built.clients)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from svcnat.cli.formats import Format, formatted, parse_format, reference
 from svcnat.cli.terminal import say, say_warnings, visible
-from svcnat.errors import Finding, ManifestError
+from svcnat.errors import Finding, ManifestError, UnfollowedError
 from svcnat.model.objects import Resource
 
 if TYPE_CHECKING:  # The API costs more to import than a help page may take.
     from svcnat.agent.reconcile import Report
-    from svcnat.api import Changed, Cluster
+    from svcnat.api import Changed, Cluster, Wanted
     from svcnat.model.manifests import Loaded
+    from svcnat.store.transaction import Outcome
 
 MUTATION_FORMATS = ("", "json", "yaml", "name", "jsonpath")
 
@@ -69,19 +70,39 @@ def load_manifests(options: argparse.Namespace) -> Loaded:
     """
     from svcnat import api
 
-    loaded = api.load(
-        *options.filename,
-        recursive=options.recursive,
-        strict=options.validate in {"strict", "true"},
-        namespace=options.namespace or "default",
-        stdin=sys.stdin.buffer,
-    )
+    loaded = api.load(*options.filename, **_reading(options))
+    _say_doubts(options, loaded)
+    return loaded
+
+
+def load_lab(options: argparse.Namespace) -> Wanted:
+    """Like :func:`load_manifests`, for a lab: there may be a Topology among them."""
+    from svcnat import api
+
+    wanted = api.load_lab(*options.filename, **_reading(options))
+    _say_doubts(options, wanted.manifests)
+    return wanted
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "recursive": options.recursive,
+        "strict": options.validate in {"strict", "true"},
+        "namespace": options.namespace or "default",
+        "stdin": sys.stdin.buffer,
+    }
+
+
+def _say_doubts(options: argparse.Namespace, loaded: Loaded) -> None:
     if options.validate not in {"ignore", "false"}:
         say_warnings(loaded.warnings)
     if options.namespace:
         _require_namespace(loaded, options.namespace)
-    _say_skipped(options, loaded)
-    return loaded
+    if loaded.skipped and options.verbose:
+        say(*map(str, loaded.skipped))
+    elif loaded.skipped:
+        kinds = dict.fromkeys(skipped.subject.partition(" ")[0] for skipped in loaded.skipped)
+        say(f"skipped, as svcnat has no use for these kinds: {', '.join(kinds)}")
 
 
 def load_some(options: argparse.Namespace) -> Loaded:
@@ -123,22 +144,38 @@ def mutation_format(options: argparse.Namespace) -> Format:
     return parse_format(options.output, MUTATION_FORMATS)
 
 
-def print_changed(options: argparse.Namespace, form: Format, changed: Changed) -> None:
+def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Changed]) -> int:
+    """Change objects by `act`, which is told whether it is a dry run, and say what became of them.
+
+    Raises:
+        UnfollowedError: the rules did not follow; what was saved has been said.
+
+    """
+    try:
+        changed = act(options.dry_run != "none")
+    except UnfollowedError as error:
+        _print_outcomes(options, form, error.outcomes)
+        raise
+    _print_outcomes(options, form, changed.outcomes)
+    if options.verbose:
+        for report in changed.reports:
+            say(f"rules: {counts_text(report)}")
+    return 0
+
+
+def _print_outcomes(options: argparse.Namespace, form: Format, outcomes: Sequence[Outcome]) -> None:
     """Print one line an object, ``service/back-end created``, or what ``-o`` asks for."""
     if form.name:
-        resources = [outcome.resource for outcome in changed.outcomes]
+        resources = [outcome.resource for outcome in outcomes]
         print_formatted(form, resources, single=len(resources) == 1)
         return
     suffix = "" if options.dry_run == "none" else f" ({'server ' * (options.dry_run == 'server')}dry run)"
-    for outcome in changed.outcomes:
+    for outcome in outcomes:
         name = reference(outcome.resource)
         if outcome.action == "deleted":  # kubectl's own inconsistency
             kind, _, bare = name.partition("/")
             name = f'{kind} "{bare}"'
         print(f"{visible(name)} {outcome.action}{suffix}")
-    if options.verbose:
-        for report in changed.reports:
-            say(f"rules: {counts_text(report)}")
 
 
 def counts_text(report: Report) -> str:

@@ -80,9 +80,20 @@ def _carry(new: R, old: R) -> R:
     """Return `new` with what a manifest leaves to the system, as `old` has it."""
     if isinstance(new, Service) and isinstance(old, Service):
         return replace(new, spec=_carry_spec(new.spec, old.spec))
-    if isinstance(new, Pod) and isinstance(old, Pod) and not new.spec.node_name:
-        return replace(new, spec=replace(new.spec, node_name=old.spec.node_name))
+    if isinstance(new, Pod) and isinstance(old, Pod):
+        carried: Any = _carry_pod(new, old)
+        return carried  # type: ignore[no-any-return]
     return new
+
+
+def _carry_pod(new: Pod, old: Pod) -> Pod:
+    """Keep the node; an address that was edited alone, in the older field, is what was meant."""
+    spec, status = new.spec, new.status
+    if not spec.node_name:
+        spec = replace(spec, node_name=old.spec.node_name)
+    if status.pod_ip != old.status.pod_ip and status.pod_ips == old.status.pod_ips:
+        status = replace(status, pod_ips=[])
+    return replace(new, spec=spec, status=status)
 
 
 def _carry_spec(new: ServiceSpec, old: ServiceSpec) -> ServiceSpec:
