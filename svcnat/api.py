@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.agent.reconcile import Report, reconcile
+from svcnat.agent.settings import Host, settings_for
 from svcnat.controllers.react import settled
 from svcnat.errors import ConflictError, Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
 from svcnat.kernel import lock
@@ -28,8 +29,9 @@ from svcnat.model.manifests import load as load_texts
 from svcnat.model.objects import EndpointSlice, Resource, Service
 from svcnat.ruleset import nftables
 from svcnat.ruleset.compile import backend_keys, compile_plan
+from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import Ruleset
-from svcnat.ruleset.plan import Family, Settings, plan, plan_service
+from svcnat.ruleset.plan import SERVICE_LABEL, plan, plan_service
 from svcnat.store.folder import read_sources
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
@@ -86,19 +88,18 @@ def configuration(path: str | Path | None = None) -> Configuration:
     return parse_configuration(data, str(file))
 
 
-def settings(config: Configuration, node: str | None = None) -> Settings:
-    """What the rules of a node need of the configuration; `node` is its name if the configuration has none."""
-    return Settings(
-        node_name=node or config.hostname_override or socket.gethostname().lower(),
-        cluster_cidrs=tuple(map(str, config.cluster_networks)),
-        masquerade_all=config.masquerade_all,
-    )
-
-
-def compile_ruleset(objects: Loaded | Iterable[Resource], config: Configuration | None = None) -> Ruleset:
+def compile_ruleset(
+    objects: Loaded | Iterable[Resource],
+    config: Configuration | None = None,
+    *,
+    host: Host | None = None,
+    node: str | None = None,
+) -> Ruleset:
     """The rules that objects ask for, without any state: the same objects give the same rules, in any order.
 
-    Addresses that nobody asked for follow from family, namespace and name.
+    Addresses and node ports that nobody asked for follow from family, namespace and name. What depends on the `host`
+    (which addresses answer node ports, above all) is left out without one; `node` is its name if the configuration
+    has none.
 
     Raises:
         ManifestError: objects contradict each other, for instance by asking for one address twice.
@@ -111,7 +112,12 @@ def compile_ruleset(objects: Loaded | Iterable[Resource], config: Configuration 
         objects = [manifest.resource for manifest in objects.manifests]
     with _located(manifests):
         world = settled(objects, _ranges(config))
-    return compile_plan(plan(world.list(Service), world.list(EndpointSlice), settings(config)))
+    known = settings_for(config, host or Host(), _node_name(config, node))
+    return compile_plan(plan(world.list(Service), world.list(EndpointSlice), known))
+
+
+def _node_name(config: Configuration, node: str | None = None) -> str:
+    return node or config.hostname_override or socket.gethostname().lower()
 
 
 def render(ruleset: Ruleset) -> str:
@@ -208,7 +214,7 @@ class Cluster:
         if create and not file.exists():
             Namespace(netns).close()  # who may not program the rules shall not leave a state file behind
         store = Store.open(file, create=create, service_cidrs=_ranges(found))
-        return cls(store, found, [Target(settings(found).node_name, netns)])
+        return cls(store, found, [Target(_node_name(found), netns)])
 
     def __enter__(self) -> Self:
         return self
@@ -292,22 +298,24 @@ class Cluster:
         """
         with self._store.read() as snapshot:
             slices = snapshot.labelled(
-                EndpointSlice, service.metadata.namespace, {"kubernetes.io/service-name": service.metadata.name}
+                EndpointSlice, service.metadata.namespace, {SERVICE_LABEL: service.metadata.name}
             )
-        ports = plan_service(service, slices)
-        counted = {backend: 0 for port in ports for backend in port.backends}
+        counted: dict[tuple[str, int], int] = {}
         for target in self._targets:
+            ports = plan_service(service, slices, settings_for(self._config, Host(), target.node))
             with Namespace(target.netns) as namespace:
                 for port in ports:
-                    backends = backend_keys(port)
-                    for key, (packets, _) in namespace.counters(port.family, backends.declared, backends.keys).items():
-                        counted[backends.keys[key]] += packets
+                    for part in backend_keys(port):
+                        for backend in part.keys.values():
+                            counted.setdefault(backend, 0)
+                        for key, (packets, _) in namespace.counters(port.family, part.declared, part.keys).items():
+                            counted[part.keys[key]] += packets
         return counted
 
     def _ruleset(self, target: Target) -> Ruleset:
         with self._store.read() as snapshot:
             services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
-        known = settings(self._config, target.node)
+        known = settings_for(self._config, Host(), target.node)
         return compile_plan(plan(services, slices, known), origin=_origin(self._store.identity))
 
     def _change_all(

@@ -17,7 +17,7 @@ from ipaddress import IPv6Address
 from svcnat.kernel.nfnetlink import Attributes, attribute, attributes, walk
 from svcnat.ruleset.nouns import Data, Key, Set, Verdict
 
-_KEY, _DATA, _FLAGS, _USERDATA, _EXPRESSION, _EXPRESSIONS = 1, 2, 3, 6, 7, 11  # NFTA_SET_ELEM_*
+_KEY, _DATA, _USERDATA, _EXPRESSION, _KEY_END, _EXPRESSIONS = 1, 2, 6, 7, 10, 11  # NFTA_SET_ELEM_*
 _VALUE, _VERDICT = 1, 2  # NFTA_DATA_*
 _LIST_ELEMENT = 1  # NFTA_LIST_ELEM
 _CODE, _CHAIN = 1, 2  # NFTA_VERDICT_*
@@ -25,7 +25,9 @@ _ACTIONS = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}  # enu
 
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _PROTOCOL_NUMBERS = {name: number for number, name in _PROTOCOLS.items()}
-_WIDTH = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 4, "inet_service": 4, "slot": 4}
+_WIDTH = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 4, "inet_service": 4, "slot": 4, "ifname": 16}
+_ALONE = {"inet_proto": 1, "inet_service": 2}  # only in a concatenation is a field padded
+_PREFIX = "/prefix"  # a range of addresses, as the last field of an interval set
 
 
 @lru_cache(maxsize=131072)
@@ -40,6 +42,7 @@ _READ: dict[str, Callable[[bytes], str | int]] = {
     "inet_proto": lambda raw: _PROTOCOLS.get(raw[0], str(raw[0])),
     "inet_service": lambda raw: raw[0] << 8 | raw[1],
     "slot": lambda raw: int.from_bytes(raw, sys.byteorder),
+    "ifname": lambda raw: raw.rstrip(b"\0").decode(errors="replace"),
 }
 
 _WRITE: dict[str, Callable[[str | int], bytes]] = {
@@ -48,6 +51,7 @@ _WRITE: dict[str, Callable[[str | int], bytes]] = {
     "inet_proto": lambda value: struct.pack("=Bxxx", _PROTOCOL_NUMBERS[str(value)]),
     "inet_service": lambda value: struct.pack("!Hxx", value),
     "slot": lambda value: struct.pack("=I", value),
+    "ifname": lambda value: struct.pack("16s", str(value).encode()),
 }
 
 
@@ -63,14 +67,32 @@ def read_fields(fields: tuple[str, ...], raw: bytes) -> tuple[str | int, ...]:
 
 def write_fields(fields: tuple[str, ...], values: Key) -> bytes:
     """The bytes of a concatenation: the inverse of :func:`read_fields`."""
-    return b"".join(_WRITE[kind](value) for kind, value in zip(fields, values, strict=True))
+    raw = b"".join(_WRITE[kind](value) for kind, value in zip(fields, values, strict=True))
+    return raw[: _ALONE.get(fields[0])] if len(fields) == 1 else raw
+
+
+def read_range(fields: tuple[str, ...], first: bytes, last: bytes) -> Key:
+    """The key of an element of an interval set, whose last field is a range, as a CIDR.
+
+    svcnat writes nothing but CIDRs; a stranger's other range comes out as no CIDR of ours.
+    """
+    *same, final = fields
+    kind = final.removesuffix(_PREFIX)
+    low, high = first[-_WIDTH[kind] :], last[-_WIDTH[kind] :]
+    size = int.from_bytes(high, "big") - int.from_bytes(low, "big") + 1
+    prefix = 8 * len(low) - size.bit_length() + 1
+    return (*read_fields(tuple(same), first), f"{_address(low)}/{prefix}")
 
 
 def read_elements(declared: Set, listed: memoryview) -> Iterator[tuple[Key, Data]]:
     """The (key, data) pairs of an NFTA_SET_ELEM_LIST_ELEMENTS attribute of that set."""
     for _, element in walk(listed):
         parts = attributes(element)
-        key = read_fields(declared.fields, bytes(attributes(parts[_KEY])[_VALUE]))
+        raw = bytes(attributes(parts[_KEY])[_VALUE])
+        if _KEY_END in parts:
+            key = read_range(declared.fields, raw, bytes(attributes(parts[_KEY_END])[_VALUE]))
+        else:
+            key = read_fields(declared.fields, raw)
         if not declared.is_map:
             yield key, None
         elif declared.data_fields == ("verdict",):

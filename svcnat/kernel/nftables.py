@@ -27,11 +27,11 @@ from svcnat.kernel.nfnetlink import (
     walk,
 )
 from svcnat.ruleset.diff import Outline
+from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import TABLE, ChainSignature, Data, Hook, Key, Set, Table
-from svcnat.ruleset.plan import FAMILIES, Family
+from svcnat.ruleset.plan import FAMILIES
 
 _HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}  # enum nf_inet_hooks
-_NAT = b"nat\0"
 _ACCEPT = 1
 _TABLE_DORMANT = 1
 _SET_COMMENT = 7  # NFTNL_UDATA_SET_COMMENT
@@ -130,17 +130,18 @@ class Namespace:
         found = self._table(table.family)
         if found is None:
             return None
-        sets = dict(self._sets(table.family))
-        known = {
-            name: declared for name, declared in table.sets.items() if sets.get(name, ("",))[0] == declared.signature
-        }
-        dormant = int.from_bytes(found[2], "big") & _TABLE_DORMANT
-        if dormant or known.keys() != sets.keys():
+        if int.from_bytes(found[2], "big") & _TABLE_DORMANT:
             return Outline(readable=False)  # it must be made anew: what is in it is of no interest
+        sets = dict(self._sets(table.family))
+        memories = {name for learned in table.learned for name in learned.maps}
         return Outline(
             sets=sets,
             chains=self._chains(table.family),
-            elements={name: self._elements(table.family, declared) for name, declared in known.items()},
+            elements={
+                name: self._elements(table.family, declared)
+                for name, declared in table.sets.items()
+                if sets.get(name, ("",))[0] == declared.signature and (not declared.dynamic or name in memories)
+            },
         )
 
     def _sets(self, family: Family) -> Iterator[tuple[str, tuple[str, int]]]:
@@ -184,5 +185,5 @@ def _hook(chain: Attributes) -> Hook | None:
         return None
     hook = attributes(chain[4])
     number, priority = int.from_bytes(hook[1], "big"), int.from_bytes(hook[2], "big", signed=True)
-    ours = bytes(chain[7]) == _NAT and int.from_bytes(chain[5], "big") == _ACCEPT
-    return Hook(_HOOKS.get(number, "?") if ours else "?", priority)
+    accepts = int.from_bytes(chain[5], "big") == _ACCEPT
+    return Hook(_HOOKS.get(number, "?") if accepts else "?", priority, _name(chain[7]))

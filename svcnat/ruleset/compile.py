@@ -8,57 +8,171 @@ holds it. The kernel is not read here either: see :mod:`svcnat.ruleset.diff`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import blake2s
 
 from svcnat.ruleset import layout
-from svcnat.ruleset.nouns import Chain, Data, Key, Ruleset, Set, Table, Verdict, comment_text
-from svcnat.ruleset.plan import FAMILIES, Family, Masquerade, Plan, ServicePortPlan, Settings
+from svcnat.ruleset.endpoints import Backend, Family, Pool
+from svcnat.ruleset.nouns import Chain, Data, Key, Learned, Ruleset, Set, Table, Verdict, comment_text
+from svcnat.ruleset.plan import FAMILIES, Frontend, Kind, Plan, Scope, ServicePortPlan, Settings, of_family
+from svcnat.ruleset.selectors import Affine, Learner, Limited, Restricted, Selector, Shape
+from svcnat.ruleset.slots import slots
 
-Shape = tuple[str, int]  # a selector chain: protocol and number of slots
+_REFUSE, _DROP = Verdict("goto", "refuse"), Verdict("drop")
 
-_ORIGINS = {Masquerade.OFF_CLUSTER: Verdict("goto", "masquerade-off-cluster")}
-_REFUSE = "refuse"
+Element = tuple[str, Key, Data]  # set name, key, data
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """One Service's part of one family's table: (set name, key, data) triples, and the shapes it goes to."""
+    """One Service's part of one family's table: its elements, the shapes it goes to, what its clients may remember."""
 
     family: Family
-    elements: tuple[tuple[str, Key, Data], ...]
+    elements: tuple[Element, ...]
     shapes: tuple[Shape, ...]
+    learned: tuple[Learned, ...] = ()
 
 
 def compile_service(ports: Iterable[ServicePortPlan]) -> tuple[Fragment, ...]:
     """The fragments of one Service, one a family that it uses."""
     ports = tuple(ports)
     return tuple(
-        Fragment(
-            family,
-            tuple(element for port in mine for element in _elements(port)),
-            tuple({(port.protocol, len(port.backends)) for port in mine if port.backends}),
-        )
-        for family in FAMILIES
-        if (mine := [port for port in ports if port.family == family])
+        _fragment(family, mine) for family in FAMILIES if (mine := [port for port in ports if port.family == family])
     )
 
 
-def _elements(port: ServicePortPlan) -> Iterator[tuple[str, Key, Data]]:
-    slots = port.backends
-    chain = layout.selector_name(port.protocol, len(slots)) if slots else _REFUSE
-    origins, backends = f"origins-{port.protocol}", f"backends-{port.protocol}"
-    title = comment_text(port.title)
-    for frontend in port.frontends:
-        yield "frontends", (frontend.address, port.protocol, frontend.port), Verdict("goto", chain, title)
-        yield "cluster-ips", (frontend.address,), None
-        if slots:
-            yield origins, (frontend.address, frontend.port), _ORIGINS[frontend.masquerade]
-        for slot, backend in enumerate(slots):
-            yield backends, (frontend.address, frontend.port, slot), backend
-    for address, _ in slots:
-        yield "hairpins", (address, address), None
+def _fragment(family: Family, ports: list[ServicePortPlan]) -> Fragment:
+    elements: list[Element] = []
+    shapes: dict[Shape, None] = {}
+    learned: list[Learned] = []
+    for port in ports:
+        parts = _Port(port)
+        elements += parts.elements()
+        shapes |= parts.shapes
+        learned += parts.learned()
+    return Fragment(family, tuple(elements), tuple(shapes), tuple(learned))
+
+
+class _Port:
+    """One service port on its way to elements; ``shapes`` is complete when the elements have been taken."""
+
+    def __init__(self, port: ServicePortPlan) -> None:
+        self._port = port
+        self._ident = ident(port)
+        self.shapes: dict[Shape, None] = {}
+        scopes = {frontend.scope for frontend in port.frontends}
+        self._learner = (
+            Learner(self._ident, port.protocol, port.affinity, local=bool(scopes - {Scope.CLUSTER}))
+            if port.affinity
+            else None
+        )
+
+    def elements(self) -> Iterator[Element]:
+        """Every element that the port asks for; some twice, where frontends share them."""
+        port = self._port
+        for frontend in port.frontends:
+            yield from self._frontend(frontend)
+        for address, _ in dict.fromkeys((*port.endpoints.cluster.backends, *port.endpoints.local.backends)):
+            yield "hairpins", (address, address), None
+        if self._learner:
+            self.shapes[self._learner] = None
+            if self._learner.local:
+                for address, number in port.endpoints.local.backends:
+                    yield "local-endpoints", (address, port.protocol, number), None
+
+    def learned(self) -> Iterator[Learned]:
+        """What its clients may remember."""
+        if self._learner:
+            endpoints = self._port.endpoints
+            yield from self._learner.learned(
+                self._port.family, frozenset(endpoints.cluster.backends), frozenset(endpoints.local.backends)
+            )
+
+    def _frontend(self, frontend: Frontend) -> Iterator[Element]:
+        port, endpoints = self._port, self._port.endpoints
+        name, key = _front(frontend, port.protocol)
+        title = comment_text(port.title)
+        if frontend.kind is Kind.CLUSTER_IP:
+            yield "cluster-ips", (frontend.address,), None
+        for cidr in frontend.ranges:
+            yield "source-ranges", (*key, cidr), None
+        if not endpoints.anywhere:
+            yield name, key, _REFUSE._replace(comment=title)
+            return
+        origins, origin = _map("origins", frontend, port.protocol)
+        match frontend.scope:
+            case Scope.CLUSTER:
+                verdict = yield from self._balanced(frontend, endpoints.cluster, local=False)
+            case Scope.LOCAL:
+                verdict = yield from self._balanced(frontend, endpoints.local, local=False)
+            case Scope.OUTSIDE_LOCAL:  # pragma: no branch - the last there is
+                inner = yield from self._balanced(replace(frontend, ranges=()), endpoints.cluster, local=False)
+                yield f"inside-{name}", key, inner
+                verdict = yield from self._balanced(frontend, endpoints.local, local=True)
+        yield name, key, verdict._replace(comment=title)
+        yield origins, origin, Verdict("goto", f"masquerade-{frontend.masquerade.value}")
+        if self._learner:
+            learners, learner = _map("learners", frontend, port.protocol)
+            yield learners, learner, Verdict("goto", self._learner.name)
+
+    def _balanced(self, frontend: Frontend, pool: Pool, *, local: bool) -> Generator[Element, None, Verdict]:
+        """Yield the slots of a pool; the result is the verdict that leads to them.
+
+        ``local`` slots live in maps of their own: the same frontend has others for the inside.
+        """
+        port = self._port
+        table = slots(pool, port.scheduler)
+        if not table and not local:
+            return _DROP
+        backends, key = _map("backends", frontend, port.protocol, local=local)
+        for slot, backend in enumerate(table):
+            yield backends, (*key, slot), backend
+        return Verdict("goto", self._shape(frontend, len(table), local=local).name)
+
+    def _shape(self, frontend: Frontend, count: int, *, local: bool) -> Shape:
+        """The outermost shape of a frontend: sources first, then limits, then affinity, then the choice."""
+        port = self._port
+        selector = Selector(
+            port.protocol,
+            port.scheduler,
+            count,
+            node_port=frontend.kind is Kind.NODE_PORT,
+            local=local,
+            ident=self._ident if port.scheduler == "round-robin" and count else "",
+        )
+        # Without other choice than this node's endpoints, only they may be remembered.
+        near = local or frontend.scope is Scope.LOCAL
+        chosen = Affine(self._ident, selector, local=near) if port.affinity and count else selector
+        limited = (
+            Limited(self._ident, port.max_connections, port.rate, chosen)
+            if port.max_connections or port.rate
+            else chosen
+        )
+        shape = Restricted(limited) if frontend.ranges else limited
+        self.shapes[shape] = None
+        return shape
+
+
+def ident(port: ServicePortPlan) -> str:
+    """Ten hexadecimal digits for what belongs to one service port alone; titles may hold any character."""
+    return blake2s(f"{port.title}/{port.protocol}".encode(), digest_size=5).hexdigest()
+
+
+def _front(frontend: Frontend, protocol: str) -> tuple[str, Key]:
+    """The map and key that a new flow to the frontend is found by."""
+    if frontend.kind is Kind.NODE_PORT:
+        return "nodeports", (protocol, frontend.port)
+    return "frontends", (frontend.address, protocol, frontend.port)
+
+
+def _map(name: str, frontend: Frontend, protocol: str, *, local: bool = False) -> tuple[str, Key]:
+    """The map of one protocol that has a frontend's `name` elements, and the key (without a slot) that it has there."""
+    near = "local-" if local else ""
+    if frontend.kind is Kind.NODE_PORT:
+        return f"{near}nodeport-{name}-{protocol}", (frontend.port,)
+    return f"{near}{name}-{protocol}", (frontend.address, frontend.port)
 
 
 def compile_plan(plan: Plan, origin: str = "manifests") -> Ruleset:
@@ -84,6 +198,7 @@ class Assembly:
         # How many fragments hold an element, where it is more than one: nearly all elements have a single owner.
         self._shared: Counter[tuple[Family, str, Key]] = Counter()
         self._shapes: Counter[tuple[Family, Shape]] = Counter()
+        self._learned: dict[Family, dict[tuple[str, ...], Learned]] = {family: {} for family in FAMILIES}
 
     def add(self, fragments: Iterable[Fragment]) -> None:
         """Add a service's fragments."""
@@ -97,6 +212,8 @@ class Assembly:
                     held[key] = data
             for shape in fragment.shapes:
                 self._shapes[fragment.family, shape] += 1
+            for learned in fragment.learned:
+                self._learned[fragment.family][learned.maps] = learned
 
     def remove(self, fragments: Iterable[Fragment]) -> None:
         """Take back fragments that were added: what another service holds too stays."""
@@ -111,25 +228,40 @@ class Assembly:
                     del tables[name][key]
             for shape in fragment.shapes:
                 self._shapes[fragment.family, shape] -= 1
+            for learned in fragment.learned:
+                del self._learned[fragment.family][learned.maps]
 
     def ruleset(self) -> Ruleset:
         """The ruleset of all fragments; it shares element maps with this assembly: use it before the next edit."""
         return {family: self._table(family) for family in FAMILIES}
 
     def _table(self, family: Family) -> Table:
-        elements = self._elements[family]
-        selectors = [
-            _selector(family, *shape) for (of, shape), users in sorted(self._shapes.items()) if of == family and users
-        ]
+        settings = self._settings
+        elements = {**self._elements[family], **_node_elements(family, settings)}
+        shapes = sorted((shape.name, shape) for (of, shape), users in self._shapes.items() if of == family and users)
+        sets = [sized(declared, len(elements[declared.name])) for declared in layout.sets(family)]
+        chains = [*layout.chains(family, settings, self._origin)]
+        for _, shape in shapes:
+            sets += shape.sets(family)
+            chains += _chains(shape, family, settings)
         return Table(
             family,
-            {declared.name: sized(declared, len(elements[declared.name])) for declared in layout.sets(family)},
-            {chain.name: chain for chain in (*layout.chains(family, self._settings, self._origin), *selectors)},
+            {declared.name: declared for declared in sets},
+            {chain.name: chain for chain in chains},
             elements,
+            tuple(learned for _, learned in sorted(self._learned[family].items())),
         )
 
 
-def _once(elements: Iterable[tuple[str, Key, Data]]) -> Iterator[tuple[str, Key, Data]]:
+def _node_elements(family: Family, settings: Settings) -> dict[str, dict[Key, Data]]:
+    """What the node itself brings, whatever its services are."""
+    return {
+        "nodeport-ips": {(address,): None for address in of_family(settings.node_port_addresses, family)},
+        "bridge-hairpins": {(bridge, bridge): None for bridge in settings.bridges},
+    }
+
+
+def _once(elements: Iterable[Element]) -> Iterator[Element]:
     """Each key of a fragment once: two ports of one service share its cluster IP and its hairpins."""
     seen = set()
     for name, key, data in elements:
@@ -147,27 +279,23 @@ def sized(declared: Set, count: int) -> Set:
 
 
 @lru_cache(maxsize=4096)
-def _selector(family: Family, protocol: str, slots: int) -> Chain:
-    return layout.selector(family, protocol, slots)
+def _chains(shape: Shape, family: Family, settings: Settings) -> tuple[Chain, ...]:
+    return tuple(shape.chains(family, settings))
 
 
 @dataclass(frozen=True, slots=True)
 class BackendKeys:
-    """Where the endpoints of a port are in the kernel: the map, and for each of its keys the endpoint."""
+    """Where the endpoints of a port are in the kernel: for each map its keys, and for each key the endpoint."""
 
     declared: Set
-    keys: dict[Key, tuple[str, int]]
+    keys: dict[Key, Backend]
 
 
-def backend_keys(port: ServicePortPlan) -> BackendKeys:
+def backend_keys(port: ServicePortPlan) -> list[BackendKeys]:
     """The elements that lead to a port's endpoints: whoever wants their counters asks for these."""
-    name = f"backends-{port.protocol}"
-    declared = next(one for one in layout.sets(port.family) if one.name == name)
-    return BackendKeys(
-        declared,
-        {
-            (frontend.address, frontend.port, slot): backend
-            for frontend in port.frontends
-            for slot, backend in enumerate(port.backends)
-        },
-    )
+    found: dict[str, dict[Key, Backend]] = {}
+    for name, key, data in _Port(port).elements():
+        if "backends-" in name:
+            found.setdefault(name, {})[key] = data  # type: ignore[assignment]
+    declared = {one.name: one for one in layout.sets(port.family)}
+    return [BackendKeys(declared[name], keys) for name, keys in found.items()]

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from svcnat.ruleset.nouns import Chain, ChainSignature, Data, Elements, Key, Ruleset, Set, Table
-from svcnat.ruleset.plan import FAMILIES, Family
+from svcnat.ruleset.endpoints import Family
+from svcnat.ruleset.nouns import Chain, ChainSignature, Data, Elements, Key, Learned, Ruleset, Set, Table
+from svcnat.ruleset.plan import FAMILIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class TableChange:
 
     ``remake``: the table is dropped and made in one transaction, because a set cannot change its type in place (or
     the table is not there: ``remake`` with nothing to drop is harmless). ``refill``: chains that exist with other
-    rules. ``sweep``: chains that nothing needs; they go in a later transaction, when no element points at them.
+    rules. ``sweep`` and ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element and no rule
+    points at it.
     """
 
     family: Family
@@ -43,6 +45,7 @@ class TableChange:
     chains: tuple[Chain, ...] = ()
     refill: tuple[Chain, ...] = ()
     sweep: tuple[str, ...] = ()
+    sweep_sets: tuple[str, ...] = ()
     stale: Elements = field(default_factory=dict)
     fresh: Elements = field(default_factory=dict)
 
@@ -95,28 +98,28 @@ def _table_change(have: Outline | None, want: Table) -> TableChange | None:
             chains=tuple(want.chains.values()),
             fresh=fresh,
         )
-    stale, fresh = _element_changes(have.elements, want.elements)
+    stale, fresh = _element_changes(have.elements, want)
     change = TableChange(
         want.family,
+        sets=tuple(declared for name, declared in want.sets.items() if name not in have.sets),
         chains=tuple(chain for name, chain in want.chains.items() if name not in have.chains),
         refill=tuple(
             chain for name, chain in want.chains.items() if name in have.chains and have.chains[name] != chain.signature
         ),
         sweep=tuple(name for name in have.chains if name not in want.chains),
+        sweep_sets=tuple(name for name in have.sets if name not in want.sets),
         stale=stale,
         fresh=fresh,
     )
     if any(have.chains[chain.name].hook != chain.hook for chain in change.refill):
         return _table_change(None, want)  # a chain cannot change its hook in place
-    return change if change.sweep or not change.sweeps_only else None
+    return change if change.sweep or change.sweep_sets or not change.sweeps_only else None
 
 
 def _sets_differ(have: Outline, want: Table) -> bool:
-    """True if a set is missing, strange, of another type, or too small for what it must hold."""
-    if have.sets.keys() != want.sets.keys():
-        return True
-    for name, declared in want.sets.items():
-        signature, size = have.sets[name]
+    """True if a set that is there is of another type, or too small for what it must hold."""
+    for name in have.sets.keys() & want.sets.keys():
+        declared, (signature, size) = want.sets[name], have.sets[name]
         # A full set would refuse an element that comes before the deletions of its own transaction are counted:
         # grow at three quarters. Never shrink: a set that is too large costs little, a remake costs the counters.
         needed = len(want.elements.get(name, ()))
@@ -125,20 +128,39 @@ def _sets_differ(have: Outline, want: Table) -> bool:
     return False
 
 
-def _element_changes(have: Elements, want: Elements) -> tuple[dict[str, dict[Key, Data]], dict[str, dict[Key, Data]]]:
+def _element_changes(have: Elements, want: Table) -> tuple[dict[str, dict[Key, Data]], dict[str, dict[Key, Data]]]:
     """Elements to delete and to add; one whose data differs is in both, since adding it alone would be EEXIST."""
     stale: dict[str, dict[Key, Data]] = {}
     fresh: dict[str, dict[Key, Data]] = {}
     missing = object()
-    for name in {**have, **want}:
-        old, new = have.get(name, {}), want.get(name, {})
+    for name in want.sets:
+        if want.sets[name].dynamic:
+            continue
+        old, new = have.get(name, {}), want.elements.get(name, {})
         gone = {key: data for key, data in old.items() if new.get(key, missing) != data}
         come = {key: data for key, data in new.items() if old.get(key, missing) != data}
         if gone:
             stale[name] = gone
         if come:
             fresh[name] = come
+    for learned in want.learned:
+        stale |= _forgotten(have, learned)
     return stale, fresh
+
+
+def _forgotten(have: Elements, learned: Learned) -> dict[str, dict[Key, Data]]:
+    """What clients remember of endpoints that may not be chosen any more, by map."""
+    memories = {name: have.get(name, {}) for name in learned.maps}
+    clients = {client for memory in memories.values() for client in memory}
+    # One map has address and port together, two have one each; half a memory is none.
+    remembered = {
+        client: tuple(part for memory in memories.values() for part in (memory.get(client) or ())) for client in clients
+    }
+    gone = [client for client, endpoint in remembered.items() if endpoint not in learned.endpoints]
+    forgotten = {
+        name: {client: memory[client] for client in gone if client in memory} for name, memory in memories.items()
+    }
+    return {name: clients for name, clients in forgotten.items() if clients}
 
 
 def apply(change: Change, ruleset: Ruleset) -> dict[Family, Table]:
@@ -151,12 +173,16 @@ def apply(change: Change, ruleset: Ruleset) -> dict[Family, Table]:
         elements |= {name: dict(held) for name, held in before.elements.items()}
         for name, gone in part.stale.items():
             for key in gone:
-                del elements[name][key]
+                elements.get(name, {}).pop(key, None)
         for name, come in part.fresh.items():
             elements[name].update(come)
         result[family] = replace(
             before,
-            sets={**before.sets, **{declared.name: declared for declared in part.sets}},
+            sets={
+                name: declared
+                for name, declared in {**before.sets, **{each.name: each for each in part.sets}}.items()
+                if name not in part.sweep_sets
+            },
             chains={name: chain for name, chain in chains.items() if name not in part.sweep},
             elements=elements,
         )

@@ -2,14 +2,16 @@
 
 ARCHITECTURE.md draws how a packet goes through it. Every name here is a contract with whoever reads ``nft list``.
 NAT chains only: they see the first packet of a flow and may reject and drop (since Linux 5.9), so there is no filter
-chain to clash with another tool's. Which elements a Service gets is :mod:`svcnat.ruleset.compile`'s subject.
+chain to clash with another tool's (but for the guard of localhost node ports). The chains that Services send packets
+to are :mod:`svcnat.ruleset.selectors`' subject, the elements :mod:`svcnat.ruleset.compile`'s.
 """
 
 from __future__ import annotations
 
+from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import (
     Chain,
-    Dnat,
+    Drop,
     Goto,
     Hook,
     In,
@@ -22,62 +24,92 @@ from svcnat.ruleset.nouns import (
     Set,
     Vmap,
 )
-from svcnat.ruleset.plan import PROTOCOLS, Family, Settings
+from svcnat.ruleset.plan import PROTOCOLS, Settings, of_family
 
-LAYOUT = 1  # raised when a newer svcnat cannot read, or must remake, what an older one left in the kernel
+LAYOUT = 1  # raised when a newer svcnat must remake what an older one left in the kernel
 
 # A set of at least this many elements, doubled as needed. A declared size makes the kernel use the fixed hash table,
 # four times faster to fill than the growing one (0.7 against 2.6 us an element, Linux 6.18).
 SMALLEST_SIZE = 4096
 
 ADDRESS_TYPE: dict[Family, str] = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
+LOOPBACK: dict[Family, str] = {"ip": "127.0.0.0/8", "ip6": "::1"}
 
 
 def sets(family: Family) -> tuple[Set, ...]:
     """The sets and maps of one family's table, at their smallest size."""
     address = ADDRESS_TYPE[family]
-    declared = [
+    frontend, node_port = (address, "inet_proto", "inet_service"), ("inet_proto", "inet_service")
+    return (
+        _verdicts("frontends", frontend, counter=True),
+        _verdicts("nodeports", node_port, counter=True),
+        _verdicts("inside-frontends", frontend),
+        _verdicts("inside-nodeports", node_port),
+        _plain("cluster-ips", (address,)),
+        _plain("nodeport-ips", (address,)),
+        _plain("hairpins", (address, address)),
+        _plain("bridge-hairpins", ("ifname", "ifname")),
+        _plain("local-endpoints", frontend),
         Set(
-            "frontends",
-            key=f"{address} . inet_proto . inet_service",
-            fields=(address, "inet_proto", "inet_service"),
-            data="verdict",
-            data_fields=("verdict",),
-            counter=True,
+            "source-ranges",
+            key=" . ".join((*frontend, address)),
+            fields=(*frontend, f"{address}/prefix"),
+            flags=("interval",),
         ),
-        Set("cluster-ips", key=address, fields=(address,)),
-        Set("hairpins", key=f"{address} . {address}", fields=(address, address)),
-    ]
-    for protocol in PROTOCOLS:
-        # A map for each protocol: a typeof of `th dport`, or one map for all keyed with meta l4proto, makes nft
-        # misread rules that are added in a later transaction (nft 1.0.6 and 1.1.3).
-        declared.append(
-            Set(
-                f"backends-{protocol}",
-                key=f"{family} daddr . {protocol} dport . numgen random mod 65536",
-                fields=(address, "inet_service", "slot"),
-                data=f"{family} daddr . {protocol} dport",
-                data_fields=(address, "inet_service"),
-                typeof=True,
-                counter=True,
-            )
+        *(each for protocol in PROTOCOLS for each in _of_protocol(family, protocol)),
+    )
+
+
+def _of_protocol(family: Family, protocol: str) -> tuple[Set, ...]:
+    """Maps of one protocol.
+
+    A map for each, keyed without it: a typeof of `th dport`, or one map keyed with meta l4proto, makes nft misread
+    rules that are added in a later transaction (nft 1.0.6 and 1.1.3).
+    """
+    address = ADDRESS_TYPE[family]
+
+    def backends(name: str, *fields: str) -> Set:
+        parts = {"inet_service": f"{protocol} dport", address: f"{family} daddr"}
+        return Set(
+            f"{name}-{protocol}",
+            key=" . ".join((*(parts[each] for each in fields), "numgen random mod 65536")),
+            fields=(*fields, "slot"),
+            data=f"{family} daddr . {protocol} dport",
+            data_fields=(address, "inet_service"),
+            typeof=True,
+            counter=True,
         )
-        declared.append(
-            Set(
-                f"origins-{protocol}",
-                key=f"{address} . inet_service",
-                fields=(address, "inet_service"),
-                data="verdict",
-                data_fields=("verdict",),
+
+    return (
+        backends("backends", address, "inet_service"),
+        backends("nodeport-backends", "inet_service"),
+        backends("local-backends", address, "inet_service"),
+        backends("local-nodeport-backends", "inet_service"),
+        *(
+            _verdicts(f"{name}-{protocol}", fields)
+            for name, fields in (
+                ("origins", (address, "inet_service")),
+                ("nodeport-origins", ("inet_service",)),
+                ("learners", (address, "inet_service")),
+                ("nodeport-learners", ("inet_service",)),
             )
-        )
-    return tuple(declared)
+        ),
+    )
+
+
+def _plain(name: str, fields: tuple[str, ...]) -> Set:
+    return Set(name, key=" . ".join(fields), fields=fields)
+
+
+def _verdicts(name: str, fields: tuple[str, ...], *, counter: bool = False) -> Set:
+    return Set(name, key=" . ".join(fields), fields=fields, data="verdict", data_fields=("verdict",), counter=counter)
 
 
 def chains(family: Family, settings: Settings, origin: str) -> tuple[Chain, ...]:
     """The dispatch chains of one family's table; `origin` says in the ``about`` chain where the rules came from."""
     return (
         Chain("about", (Rule((), Return(), comment=f"svcnat layout {LAYOUT}, from {origin}"),)),
+        *_guard(family, settings),
         Chain("nat-prerouting", (Rule((), Jump("services")),), Hook("prerouting", -100)),
         Chain("nat-output", (Rule((), Jump("services")),), Hook("output", -100)),
         # 99: before another tool's masquerade at srcnat (100), which would hide who the client was.
@@ -86,21 +118,11 @@ def chains(family: Family, settings: Settings, origin: str) -> tuple[Chain, ...]
             (Rule((Is("ct status", "dnat"),), Jump("translated")),),
             Hook("postrouting", 99),
         ),
-        Chain(
-            "services",
-            (
-                Rule(
-                    (),
-                    Vmap((f"{family} daddr", "meta l4proto", "th dport"), "frontends"),
-                    comment="a service's address and port",
-                ),
-                Rule(
-                    (In((f"{family} daddr",), "cluster-ips"),),
-                    Goto("refuse"),
-                    comment="another port of a cluster IP",
-                ),
-            ),
-        ),
+        # Flows to endpoints on the node's own addresses end here, and never pass postrouting.
+        Chain("nat-input", (Rule((Is("ct status", "dnat"),), Jump("learn")),), Hook("input", 100)),
+        Chain("services", tuple(_services(family, settings))),
+        Chain("inside", (Rule((), Vmap(_frontend(family), "inside-frontends")),)),
+        Chain("inside-nodeports", (Rule((), Vmap(_NODE_PORT, "inside-nodeports")),)),
         Chain(
             "refuse",
             (
@@ -109,24 +131,66 @@ def chains(family: Family, settings: Settings, origin: str) -> tuple[Chain, ...]
                 Rule((), Reject()),
             ),
         ),
+        Chain("translated", (Rule((), Jump("learn")), *_by_origin(family, "origins"))),
+        Chain("learn", tuple(_by_origin(family, "learners"))),
+        Chain("masquerade-all", (Rule((), Masquerade()),)),
+        Chain("masquerade-off-cluster", (*_hairpins(family), *_off_cluster(family, settings))),
         Chain(
-            "translated",
+            "masquerade-node",
             (
-                Rule(
-                    (In((f"{family} saddr", f"{family} daddr"), "hairpins"),),
-                    Masquerade(),
-                    comment="an endpoint that reached itself must answer through this node",
-                ),
-                *(
-                    Rule(
-                        (Is("meta l4proto", protocol),),
-                        Vmap((f"ct original {family} daddr", "ct original proto-dst"), f"origins-{protocol}"),
-                    )
-                    for protocol in PROTOCOLS
-                ),
+                *_hairpins(family),
+                Rule((Is("fib saddr type", "local"),), Masquerade(), comment="the node itself"),
             ),
         ),
-        Chain("masquerade-off-cluster", _off_cluster(family, settings)),
+    )
+
+
+_NODE_PORT = ("meta l4proto", "th dport")
+
+
+def _frontend(family: Family) -> tuple[str, ...]:
+    return f"{family} daddr", "meta l4proto", "th dport"
+
+
+def _services(family: Family, settings: Settings) -> list[Rule]:
+    destination = f"{family} daddr"
+    return [
+        Rule((), Vmap(_frontend(family), "frontends"), comment="a service's address and port"),
+        Rule((In((destination,), "nodeport-ips"),), Vmap(_NODE_PORT, "nodeports"), comment="a node port"),
+        Rule((In((destination,), "cluster-ips"),), Goto("refuse"), comment="another port of a cluster IP"),
+        *(
+            Rule((Is(destination, cidr),), Drop(), comment="a service address that nobody has")
+            for cidr in of_family(settings.drop_cidrs, family)
+        ),
+    ]
+
+
+def _by_origin(family: Family, maps: str) -> list[Rule]:
+    """Look up what a flow was sent to before it was translated, by protocol: first as an address, then a node port."""
+    address, port = f"ct original {family} daddr", "ct original proto-dst"
+    rules = []
+    for protocol in PROTOCOLS:
+        # ct original proto-dst has no type of its own: nft wants the protocol before it.
+        known = Is("meta l4proto", protocol)
+        rules += [
+            Rule((known,), Vmap((address, port), f"{maps}-{protocol}")),
+            Rule((known, In((address,), "nodeport-ips")), Vmap((port,), f"nodeport-{maps}-{protocol}")),
+        ]
+    return rules
+
+
+def _hairpins(family: Family) -> tuple[Rule, ...]:
+    return (
+        Rule(
+            (In((f"{family} saddr", f"{family} daddr"), "hairpins"),),
+            Masquerade(),
+            comment="an endpoint that reached itself must answer through this node",
+        ),
+        Rule(
+            (In(("meta iifname", "meta oifname"), "bridge-hairpins"),),
+            Masquerade(),
+            comment="the answer would stay on the bridge, out of sight",
+        ),
     )
 
 
@@ -142,30 +206,13 @@ def _off_cluster(family: Family, settings: Settings) -> tuple[Rule, ...]:
     )
 
 
-def selector(family: Family, protocol: str, slots: int) -> Chain:
-    """The chain that picks one of `slots` endpoints, each with probability exactly 1/slots.
-
-    It serves every service port of its shape: the chain is made from the shape, never from a Service.
-    """
-    fields = (f"{family} daddr", f"{protocol} dport")
-    backends = f"backends-{protocol}"
-    pick = Rule(
-        (),
-        Dnat(family, (*fields, f"numgen random mod {slots}"), backends),
-        comment=f"each of {slots} endpoints with probability 1/{slots}",
+def _guard(family: Family, settings: Settings) -> tuple[Chain, ...]:
+    """Keep packets from outside away from the node's loopback, which route_localnet opens (CVE-2020-8558)."""
+    if not settings.localhost_node_ports:
+        return ()
+    rule = Rule(
+        (Is("meta iifname", "lo", negated=True), Is(f"{family} daddr", LOOPBACK[family])),
+        Drop(),
+        comment="only this node may use its loopback",
     )
-    if slots == 1:
-        return Chain(selector_name(protocol, slots), (pick,))
-    # The lookups of one packet are not one snapshot: while N shrinks, it can meet the old frontends (mod N) and the
-    # new backends (fewer slots). Slot 0 exists as long as there is any endpoint.
-    first = Rule(
-        (),
-        Dnat(family, (*fields, "numgen random mod 1"), backends),
-        comment="the set of endpoints shrank under this packet",
-    )
-    return Chain(selector_name(protocol, slots), (pick, first))
-
-
-def selector_name(protocol: str, slots: int) -> str:
-    """The name of :func:`selector`'s chain."""
-    return f"{protocol}-random-{slots}"
+    return (Chain("guard", (rule,), Hook("prerouting", -300, "filter")),)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from svcnat.ruleset.diff import Change, TableChange, diff
+from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import TABLE, Chain, Data, Key, Ruleset, Verdict
-from svcnat.ruleset.plan import Family
 
 _LINE = 512  # elements a statement: longer lines gain nothing and are hard to read
 
@@ -31,13 +31,14 @@ def render_change(change: Change) -> str:
 
 
 def render_sweep(change: Change) -> str:
-    """The transaction after it, which deletes the chains that nothing needs any more; empty if there are none."""
+    """The transaction after it, which deletes the chains and sets that nothing needs; empty if there are none."""
     lines = []
     for part in change.values():
         where = f"{part.family} {TABLE}"
         # All are emptied before the first is deleted: they may jump to each other.
         lines += [f"flush chain {where} {name}\n" for name in part.sweep]
         lines += [f"delete chain {where} {name}\n" for name in part.sweep]
+        lines += [f"delete set {where} {name}\n" for name in part.sweep_sets]
     return "".join(lines)
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from hashlib import blake2s
 from typing import NamedTuple
 
-from svcnat.ruleset.plan import Family
+from svcnat.ruleset.endpoints import Family
 
 TABLE = "svcnat"
 
@@ -59,7 +59,8 @@ class Set:
 
     ``key`` and ``data`` are nft type names (``ipv4_addr . inet_service``), or the text after ``typeof``.
     ``fields`` and ``data_fields`` name the kernel's type of each part, for the element codec. ``size`` is the number
-    of elements it can hold.
+    of elements it can hold. With the flag ``dynamic`` packets add the elements, which then last `timeout` seconds (0:
+    as long as the kernel wants them): they are the kernel's, and no part of a ruleset.
     """
 
     name: str
@@ -70,11 +71,18 @@ class Set:
     typeof: bool = False
     counter: bool = False
     size: int = 0
+    flags: tuple[str, ...] = ()
+    timeout: int = 0
 
     @property
     def is_map(self) -> bool:
         """True if elements have data."""
         return bool(self.data)
+
+    @property
+    def dynamic(self) -> bool:
+        """True if packets add its elements."""
+        return "dynamic" in self.flags
 
     @cached_property
     def signature(self) -> str:
@@ -83,7 +91,11 @@ class Set:
 
     @property
     def _body(self) -> str:
-        return f"{'typeof' if self.typeof else 'type'} {self.key}{f' : {self.data}' if self.data else ''};"
+        flags = f" flags {','.join(self.flags)};" if self.flags else ""
+        timeout = f" timeout {self.timeout}s;" if self.timeout else ""
+        return (
+            f"{'typeof' if self.typeof else 'type'} {self.key}{f' : {self.data}' if self.data else ''};{flags}{timeout}"
+        )
 
     @property
     def declaration(self) -> str:
@@ -94,27 +106,26 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Is:
-    """``FIELD VALUE``, or ``FIELD != VALUE``; a value is an address, a CIDR or a protocol."""
+    """``FIELD VALUE``, or ``FIELD != VALUE`` if `negated`; a value is an address, a CIDR or a name."""
 
     field: str
     value: str
+    negated: bool = False
 
     def __str__(self) -> str:
-        return f"{self.field} {self.value}"
+        return f"{self.field} {'!= ' if self.negated else ''}{self.value}"
 
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """``FIELD . FIELD @SET``: the concatenation is an element of the set."""
+    """``FIELD . FIELD @SET``: the concatenation is an element of the set; ``!= @SET`` if `negated`."""
 
     fields: tuple[str, ...]
     set: str
+    negated: bool = False
 
     def __str__(self) -> str:
-        return f"{' . '.join(self.fields)} @{self.set}"
-
-
-Match = Is | In
+        return f"{' . '.join(self.fields)} {'!= ' if self.negated else ''}@{self.set}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +149,56 @@ class Dnat:
 
     def __str__(self) -> str:
         return f"dnat {self.family} to {' . '.join(self.fields)} map @{self.map}"
+
+
+@dataclass(frozen=True, slots=True)
+class DnatToPair:
+    """``dnat FAMILY to FIELD map @ADDRESSES : FIELD map @PORTS``: as :class:`Dnat`, the port from a map of its own.
+
+    nft 1.0.6 aborts on a dynamic map whose data is ``ipv6_addr . inet_service``, so IPv6 has two.
+    """
+
+    family: Family
+    field: str
+    addresses: str
+    ports: str
+
+    def __str__(self) -> str:
+        return f"dnat {self.family} to {self.field} map @{self.addresses} : {self.field} map @{self.ports}"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """``update @MAP { FIELD timeout SECONDS : FIELD . FIELD }``: remember, or renew what is remembered."""
+
+    map: str
+    field: str
+    seconds: int
+    data: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"update @{self.map} {{ {self.field} timeout {self.seconds}s : {' . '.join(self.data)} }}"
+
+
+@dataclass(frozen=True, slots=True)
+class OverLimit:
+    """``add @SET { FIELD LIMIT }`` as a match: this client is over a limit of its own, which `limit` states."""
+
+    verb: str
+    set: str
+    field: str
+    limit: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} @{self.set} {{ {self.field} {self.limit} }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """``drop``: no answer."""
+
+    def __str__(self) -> str:
+        return "drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +247,8 @@ class Return:
         return "return"
 
 
-Statement = Vmap | Dnat | Jump | Goto | Masquerade | Reject | Return
+Match = Is | In | OverLimit
+Statement = Vmap | Dnat | DnatToPair | Update | Jump | Goto | Masquerade | Reject | Drop | Return
 
 
 @dataclass(frozen=True)
@@ -212,13 +274,14 @@ class Rule:
 
 
 class Hook(NamedTuple):
-    """Where a base chain hangs: ``type nat hook HOOK priority PRIORITY``."""
+    """Where a base chain hangs: ``type TYPE hook HOOK priority PRIORITY``."""
 
     hook: str
     priority: int
+    type: str = "nat"
 
     def __str__(self) -> str:
-        return f"type nat hook {self.hook} priority {self.priority};"
+        return f"type {self.type} hook {self.hook} priority {self.priority};"
 
 
 class ChainSignature(NamedTuple):
@@ -243,13 +306,28 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """Maps in which packets remember an endpoint for each client, and the endpoints that may be remembered.
+
+    ``maps`` is one map (client : address . port), or two (client : address, client : port).
+    """
+
+    maps: tuple[str, ...]
+    endpoints: frozenset[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """One family's table: structure (sets and chains, few) and elements (many), apart."""
+    """One family's table: structure (sets and chains, few) and elements (many), apart.
+
+    The elements of dynamic sets are the kernel's; ``learned`` says which of them must not stay.
+    """
 
     family: Family
     sets: Mapping[str, Set] = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)
     elements: Elements = field(default_factory=dict)
+    learned: tuple[Learned, ...] = ()
 
 
 Ruleset = Mapping[Family, Table]  # what a network namespace should have: one table a family

@@ -1,24 +1,34 @@
 """What the services of one node ask for, decided once, for any renderer.
 
-Here the Kubernetes fields become facts: these frontends, these endpoints, masqueraded like so. The renderers read
-only the Plan. This module knows no nftables and no iptables; it allocates nothing and makes no EndpointSlices.
-Source of the rules: core/v1 Service and discovery/v1 EndpointSlice; kube-proxy's behaviour where they are silent.
+Here the Kubernetes fields become facts: these frontends, these endpoints behind each, masqueraded or refused like so.
+The renderers read only the Plan. This module knows no nftables and no iptables; it allocates nothing and makes no
+EndpointSlices. Source of the rules: core/v1 Service, and kube-proxy's behaviour where it is silent.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import ip_address
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from ipaddress import collapse_addresses, ip_address, ip_network
 
 from svcnat.errors import UsageError
-from svcnat.model.addresses import canonical, canonical_network
-from svcnat.model.objects import Endpoint, EndpointSlice, Service, ServicePort
+from svcnat.model.addresses import canonical_network
+from svcnat.model.extensions import (
+    CONNECTION_RATE,
+    MAX_CONNECTIONS,
+    ON_REMOVAL,
+    SCHEDULER,
+    Rate,
+    Scheduler,
+    parse_max_connections,
+    parse_rate,
+    parse_removal,
+    parse_scheduler,
+)
+from svcnat.model.objects import EndpointSlice, Service, ServicePort
+from svcnat.ruleset.endpoints import Endpoints, Family, categorize, spelled
 
-Family = Literal["ip", "ip6"]  # as nftables spells them
 FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 PROTOCOLS = ("tcp", "udp", "sctp")
 
@@ -27,58 +37,118 @@ OPT_OUT_LABELS = ("service.kubernetes.io/headless", "service.kubernetes.io/servi
 SERVICE_LABEL = "kubernetes.io/service-name"
 
 
+class Kind(enum.Enum):
+    """How clients reach a frontend."""
+
+    CLUSTER_IP = "cluster IP"
+    EXTERNAL_IP = "external IP"
+    LOAD_BALANCER = "load balancer IP"
+    NODE_PORT = "node port"
+
+
+class Scope(enum.Enum):
+    """Which endpoints a frontend may choose."""
+
+    CLUSTER = "cluster"  # all of them
+    LOCAL = "local"  # this node's, for everyone (internalTrafficPolicy: Local)
+    OUTSIDE_LOCAL = "outside-local"  # this node's for outsiders; all for pods and the node (external policy Local)
+
+
 class Masquerade(enum.Enum):
     """Whose source address a frontend's flows lose; a hairpin always loses it."""
 
     OFF_CLUSTER = "off-cluster"  # clients outside clusterCIDR; everyone with masqueradeAll
+    ALL = "all"
+    NODE = "node"  # the node itself
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a node knows of itself: its name, and where its pods' addresses come from (CIDRs, both families)."""
+    """What a node knows of itself.
+
+    ``cluster_cidrs``: where its pods' addresses come from. ``addresses``: its own. ``node_port_addresses``: those of
+    them that answer node ports. ``drop_cidrs``: service ranges whose unallocated addresses are dropped. ``bridges``:
+    Linux bridges whose traffic netfilter does not see. Ranges and addresses are canonical text of either family.
+    """
 
     node_name: str = ""
+    zone: str = ""
     cluster_cidrs: tuple[str, ...] = ()
     masquerade_all: bool = False
+    addresses: tuple[str, ...] = ()
+    node_port_addresses: tuple[str, ...] = ()
+    localhost_node_ports: bool = False
+    drop_cidrs: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is no CIDR: it becomes the text of a rule.
+        """Refuse what is no CIDR or address: it becomes the text of a rule.
 
         Raises:
-            UsageError: a range is not the canonical text of one.
+            UsageError: a range or an address is not the canonical text of one.
 
         """
-        for cidr in self.cluster_cidrs:
+        for cidr in (*self.cluster_cidrs, *self.drop_cidrs):
             if canonical_network(cidr) != cidr:
                 raise UsageError(f"clusterCIDR: {cidr!r} is not a range of addresses such as 10.244.0.0/16")
+        for address in (*self.addresses, *self.node_port_addresses):
+            if spelled(address) != address:
+                raise UsageError(f"{address!r} is not the canonical text of an address")
 
     def pod_ranges(self, family: Family) -> tuple[str, ...]:
         """The CIDRs of one family."""
-        return tuple(cidr for cidr in self.cluster_cidrs if (":" in cidr) == (family == "ip6"))
+        return of_family(self.cluster_cidrs, family)
+
+
+def of_family(texts: Iterable[str], family: Family) -> tuple[str, ...]:
+    """The addresses or ranges of one family."""
+    return tuple(text for text in texts if (":" in text) == (family == "ip6"))
 
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """An address and port that clients use."""
+    """An address and port that clients use; a node port has no address: the node's own answer.
 
+    ``ranges``: the only sources that may use it (CIDRs, disjoint); none means everyone.
+    """
+
+    kind: Kind
     address: str
     port: int
+    scope: Scope
     masquerade: Masquerade
+    ranges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ServicePortPlan:
     """One port of one Service in one family.
 
-    ``backends`` are (address, port), each to be chosen with the same probability; none means refuse.
-    ``title`` is ``namespace/name:port``, for people: it is never parsed and may hold any character.
+    ``title`` is ``namespace/name:port``, for people: it is never parsed and may hold any character. ``affinity`` is how
+    many seconds a client stays with its endpoint, 0 if not at all. ``terminate_after``: so many seconds after an
+    endpoint went, its connections are ended; None leaves them alone.
     """
 
     title: str
     family: Family
     protocol: str
     frontends: tuple[Frontend, ...]
-    backends: tuple[tuple[str, int], ...]
+    endpoints: Endpoints
+    scheduler: Scheduler = "random"
+    affinity: int = 0
+    max_connections: int = 0
+    rate: Rate | None = None
+    terminate_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A healthCheckNodePort: 200 while this node has ready endpoints, else 503 (core/v1, kube-proxy's answer)."""
+
+    port: int
+    namespace: str
+    name: str
+    local_endpoints: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,100 +157,141 @@ class Plan:
 
     settings: Settings
     services: dict[tuple[str, str], tuple[ServicePortPlan, ...]]
+    health_checks: tuple[HealthCheck, ...] = field(default=())
 
 
 def plan(services: Iterable[Service], slices: Iterable[EndpointSlice], settings: Settings) -> Plan:
     """Decide what every Service asks for, given all EndpointSlices.
 
-    Services must have their cluster IPs (:mod:`svcnat.controllers` allocates them); slices belong to the Service
-    that their ``kubernetes.io/service-name`` label names, in their namespace.
+    Services must have their addresses and node ports (:mod:`svcnat.controllers` allocates them); slices belong to the
+    Service that their ``kubernetes.io/service-name`` label names, in their namespace. Of two Services that claim the
+    same address, protocol and port, the older one has it.
     """
     by_service: dict[tuple[str, str], list[EndpointSlice]] = {}
     for piece in slices:
         if name := piece.metadata.labels.get(SERVICE_LABEL):
             by_service.setdefault((piece.metadata.namespace, name), []).append(piece)
-    planned = {}
-    for service in services:
+    planned: dict[tuple[str, str], tuple[ServicePortPlan, ...]] = {}
+    claimed: set[tuple[Family, str, str, int]] = set()
+    checks = []
+    for service in sorted(services, key=_seniority):
         identity = (service.metadata.namespace, service.metadata.name)
-        if ports := plan_service(service, by_service.get(identity, ())):
+        ports = plan_service(service, by_service.get(identity, ()), settings)
+        if ports := tuple(_unclaimed(port, claimed) for port in ports):
             planned[identity] = ports
-    return Plan(settings, planned)
+        if check := health_check(service, ports):
+            checks.append(check)
+    return Plan(settings, planned, tuple(checks))
 
 
-def plan_service(service: Service, slices: Iterable[EndpointSlice]) -> tuple[ServicePortPlan, ...]:
+def _seniority(service: Service) -> tuple[str, str, str]:
+    meta = service.metadata
+    return meta.creation_timestamp or "", meta.namespace, meta.name
+
+
+def _unclaimed(port: ServicePortPlan, claimed: set[tuple[Family, str, str, int]]) -> ServicePortPlan:
+    """The port without the frontends that an older Service has; the rest is claimed."""
+    mine = []
+    for frontend in port.frontends:
+        claim = (port.family, frontend.address, port.protocol, frontend.port)
+        if claim not in claimed:
+            claimed.add(claim)
+            mine.append(frontend)
+    return port if len(mine) == len(port.frontends) else replace(port, frontends=tuple(mine))
+
+
+def plan_service(service: Service, slices: Iterable[EndpointSlice], settings: Settings) -> tuple[ServicePortPlan, ...]:
     """Decide one Service, given its own EndpointSlices; nothing for headless, ExternalName and opted-out ones."""
     spec = service.spec
     if spec.type == "ExternalName" or any(label in service.metadata.labels for label in OPT_OUT_LABELS):
         return ()
-    addresses = [_spelled(ip) for ip in (spec.cluster_ips or [spec.cluster_ip or "None"]) if ip not in ("", "None")]
-    if not addresses:
-        return ()
+    addresses = [spelled(ip) for ip in (spec.cluster_ips or [spec.cluster_ip or "None"]) if ip not in ("", "None")]
     slices = tuple(slices)
-    ports = []
-    for port in spec.ports:
-        protocol = (port.protocol or "TCP").lower()
-        if port.port is None or protocol not in PROTOCOLS:
-            raise UsageError(f"{service.metadata.name}: a Service that was never validated")
-        title = f"{service.metadata.namespace}/{service.metadata.name}:{port.name or port.port}"
-        for address in addresses:
-            family: Family = "ip6" if ":" in address else "ip"
-            ports.append(
-                ServicePortPlan(
-                    title=title,
-                    family=family,
-                    protocol=protocol,
-                    frontends=(Frontend(address, port.port, Masquerade.OFF_CLUSTER),),
-                    backends=usable_backends(port, slices, family),
-                )
-            )
-    return tuple(ports)
+    return tuple(_plan_port(service, port, address, slices, settings) for port in spec.ports for address in addresses)
 
 
-def usable_backends(port: ServicePort, slices: Iterable[EndpointSlice], family: Family) -> tuple[tuple[str, int], ...]:
-    """The (address, port) pairs that may get new connections: the ready; if none is, those serving and terminating.
+def _plan_port(
+    service: Service, port: ServicePort, address: str, slices: tuple[EndpointSlice, ...], settings: Settings
+) -> ServicePortPlan:
+    """Decide one port in the family of one of the cluster IPs."""
+    meta, spec = service.metadata, service.spec
+    protocol = (port.protocol or "TCP").lower()
+    if port.port is None or protocol not in PROTOCOLS:
+        raise UsageError(f"{meta.name}: a Service that was never validated")
+    family: Family = "ip6" if ":" in address else "ip"
+    notes = meta.annotations
+    return ServicePortPlan(
+        title=f"{meta.namespace}/{meta.name}:{port.name or port.port}",
+        family=family,
+        protocol=protocol,
+        frontends=tuple(_frontends(service, port, port.port, address, settings)),
+        endpoints=categorize(port, slices, family, node=settings.node_name, zone=settings.zone),
+        scheduler=parse_scheduler(notes.get(SCHEDULER, "random")),
+        affinity=_affinity(service) if spec.session_affinity == "ClientIP" else 0,
+        max_connections=parse_max_connections(notes[MAX_CONNECTIONS]) if MAX_CONNECTIONS in notes else 0,
+        rate=parse_rate(notes[CONNECTION_RATE]) if CONNECTION_RATE in notes else None,
+        terminate_after=parse_removal(notes.get(ON_REMOVAL, "keep")).terminate_after,
+    )
 
-    The same pair in two slices counts once. Sorted by address, so that equal objects give equal rules.
-    Source: KEP-1669 (terminating endpoints), discovery/v1 EndpointConditions.
+
+def _frontends(
+    service: Service, port: ServicePort, number: int, address: str, settings: Settings
+) -> Iterator[Frontend]:
+    """Where clients reach a port in the family of `address`: its cluster IP, and from outside."""
+    spec = service.spec
+    family: Family = "ip6" if ":" in address else "ip"
+    inner = Scope.LOCAL if spec.internal_traffic_policy == "Local" else Scope.CLUSTER
+    yield Frontend(Kind.CLUSTER_IP, address, number, inner, Masquerade.OFF_CLUSTER)
+    if spec.external_traffic_policy == "Local":
+        outer, masquerade = Scope.OUTSIDE_LOCAL, Masquerade.NODE
+    else:
+        outer, masquerade = Scope.CLUSTER, Masquerade.ALL
+    seen = {address}
+    for external in of_family(map(spelled, spec.external_ips), family):
+        if external not in seen:
+            seen.add(external)
+            yield Frontend(Kind.EXTERNAL_IP, external, number, outer, masquerade)
+    if spec.type == "LoadBalancer":
+        for ingress in service.status.load_balancer.ingress:
+            if not ingress.ip or ingress.ip_mode == "Proxy":
+                continue
+            balanced = spelled(ingress.ip)
+            if balanced not in seen and of_family([balanced], family):
+                seen.add(balanced)
+                ranges = source_ranges(spec.load_balancer_source_ranges, balanced, settings)
+                yield Frontend(Kind.LOAD_BALANCER, balanced, number, outer, masquerade, ranges)
+    if port.node_port and spec.type in ("NodePort", "LoadBalancer"):
+        yield Frontend(Kind.NODE_PORT, "", port.node_port, outer, masquerade)
+
+
+def source_ranges(texts: Iterable[str], address: str, settings: Settings) -> tuple[str, ...]:
+    """The sources that may use a load balancer's `address`: ranges of its family, disjoint; none means everyone.
+
+    A range that holds an address of this node lets the load balancer's own address in too: it is the source of the
+    node's own packets to it where the address is on a device (kube-proxy does the same).
+    Adjacent and nested ranges are merged: a set with one range inside another refuses them or not, by their order.
     """
-    ready: set[tuple[str, int]] = set()
-    leaving: set[tuple[str, int]] = set()
-    for endpoint, number in _endpoints_of(port, slices, "IPv6" if family == "ip6" else "IPv4"):
-        conditions = endpoint.conditions
-        if conditions.ready is not False:
-            ready.add((_spelled(endpoint.addresses[0]), number))
-        elif conditions.serving is not False and conditions.terminating:
-            leaving.add((_spelled(endpoint.addresses[0]), number))
-    return tuple(sorted(ready or leaving, key=_numeric))
+    family: Family = "ip6" if ":" in address else "ip"
+    networks = [ip_network(text.strip(), strict=False) for text in texts]
+    mine = [network for network in networks if (network.version == 6) == (family == "ip6")]
+    if not mine:
+        return ()
+    nodes = [ip_address(each) for each in of_family(settings.addresses, family)]
+    if any(node in network for node in nodes for network in mine):
+        mine.append(ip_network(address))
+    return tuple(str(network) for network in collapse_addresses(mine))  # type: ignore[type-var]
 
 
-def _endpoints_of(
-    port: ServicePort, slices: Iterable[EndpointSlice], address_type: str
-) -> Iterator[tuple[Endpoint, int]]:
-    """Endpoints whose slice has this port: slice ports match by name **and** protocol, None meaning "" and TCP."""
-    wanted = (port.name, port.protocol or "TCP")
-    for piece in slices:
-        if piece.address_type != address_type:
-            continue
-        for candidate in piece.ports:
-            if (candidate.name or "", candidate.protocol or "TCP") == wanted and candidate.port is not None:
-                for endpoint in piece.endpoints:
-                    if endpoint.addresses:
-                        yield endpoint, candidate.port
+def _affinity(service: Service) -> int:
+    config = service.spec.session_affinity_config
+    seconds = config.client_ip.timeout_seconds if config and config.client_ip else None
+    return 10800 if seconds is None else seconds
 
 
-def _spelled(address: str) -> str:
-    """The canonical text of an address: it becomes the key of an element, so nothing else may pass."""
-    found = canonical(address)
-    if found is None:
-        raise UsageError(f"{address!r} is not an IP address")
-    return found
-
-
-def _numeric(backend: tuple[str, int]) -> tuple[int, int]:
-    return address_number(backend[0]), backend[1]
-
-
-@lru_cache(maxsize=65536)
-def address_number(address: str) -> int:
-    """The address as a number, for an order that people expect (10.0.0.9 before 10.0.0.10)."""
-    return int(ip_address(address))
+def health_check(service: Service, ports: Iterable[ServicePortPlan]) -> HealthCheck | None:
+    """The health check that a LoadBalancer with policy Local has, None if it has none."""
+    spec = service.spec
+    if spec.type != "LoadBalancer" or spec.external_traffic_policy != "Local" or not spec.health_check_node_port:
+        return None
+    ready = max((port.endpoints.local_ready for port in ports), default=0)
+    return HealthCheck(spec.health_check_node_port, service.metadata.namespace, service.metadata.name, ready)

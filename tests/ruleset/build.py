@@ -37,12 +37,21 @@ def slice_of(
     *addresses: str | tuple[str, EndpointConditions],
     ports: tuple[tuple[str, int | None, str], ...] = (("p80", 8080, "TCP"),),
     kind: str = "IPv4",
+    node: str | None = None,
+    weights: str = "",
 ) -> EndpointSlice:
     """A slice of service `name`; an address may come with its conditions; a port is (name, number, protocol)."""
     pairs = [(one, READY) if isinstance(one, str) else one for one in addresses]
     return EndpointSlice(
-        metadata=ObjectMeta(name=f"{name}-x", namespace="default", labels={"kubernetes.io/service-name": name}),
+        metadata=ObjectMeta(
+            name=f"{name}-x",
+            namespace="default",
+            labels={"kubernetes.io/service-name": name},
+            annotations={"svcnat.io/weights": weights} if weights else {},
+        ),
         address_type=kind,
-        endpoints=[Endpoint(addresses=[address], conditions=conditions) for address, conditions in pairs],
+        endpoints=[
+            Endpoint(addresses=[address], conditions=conditions, node_name=node) for address, conditions in pairs
+        ],
         ports=[EndpointSlicePort(name=label, port=number, protocol=protocol) for label, number, protocol in ports],
     )

@@ -74,15 +74,51 @@ def test_a_base_chain_at_another_hook_remakes_the_table() -> None:
     assert diff(observed(rules, chains=chains), rules)["ip"].remake
 
 
-def test_strange_sets_remake_the_table() -> None:
-    """A missing set, one of another type, one of a stranger: the table is made anew in one transaction."""
+def test_sets_come_and_go_like_chains() -> None:
+    """A missing set is added; a stranger's goes in the sweep, after the chains that may use it."""
     rules = wanted("10.0.0.1")
     good = outline(rules)["ip"].sets
-    for sets in ({}, {**good, "hairpins": ("00000000", 4096)}, {**good, "stray": ("", 4096)}):
-        change = diff(observed(rules, sets=sets), rules)
-        assert change["ip"].remake
-        assert render_change(change).startswith("add table ip svcnat\ndelete table ip svcnat\nadd table")
+    fewer = {name: held for name, held in good.items() if name != "hairpins"}
+    elements = {name: held for name, held in outline(rules)["ip"].elements.items() if name != "hairpins"}
+    change = diff(observed(rules, sets=fewer, elements=elements), rules)
+    assert [declared.name for declared in change["ip"].sets] == ["hairpins"]
+    assert change["ip"].fresh == {"hairpins": {("10.0.0.1", "10.0.0.1"): None}}
+    change = diff(observed(rules, sets={**good, "stray": ("", 4096)}), rules)
+    assert render_change(change) == ""
+    assert render_sweep(change) == "delete set ip svcnat stray\n"
+
+
+def test_a_set_of_another_type_remakes_the_table() -> None:
+    """A set cannot change its type in place, nor a dormant table wake up: it is made anew in one transaction."""
+    rules = wanted("10.0.0.1")
+    sets = {**outline(rules)["ip"].sets, "hairpins": ("00000000", 4096)}
+    change = diff(observed(rules, sets=sets), rules)
+    assert change["ip"].remake
+    assert render_change(change).startswith("add table ip svcnat\ndelete table ip svcnat\nadd table")
     assert diff({"ip6": outline(rules)["ip6"], "ip": Outline(readable=False)}, rules)["ip"].remake
+
+
+def test_what_clients_remember_of_an_endpoint_goes_with_it() -> None:
+    """Learned entries are the kernel's: only those of endpoints that may not be chosen any more are deleted."""
+    affine = service("a", "10.96.0.1", "fd00::a", session_affinity="ClientIP")
+    pieces = [slice_of("a", "10.0.0.1"), slice_of("a", "fd01::1", kind="IPv6")]
+    rules = compile_plan(plan([affine], pieces, Settings()))
+    (memory,), pair = rules["ip"].learned[0].maps, rules["ip6"].learned[0].maps
+    four = {("192.0.2.1",): ("10.0.0.1", 8080), ("192.0.2.2",): ("10.0.0.9", 8080)}
+    six = (
+        {("fd02::1",): ("fd01::1",), ("fd02::2",): ("fd01::1",), ("fd02::3",): ("fd01::1",)},
+        {("fd02::1",): (8080,), ("fd02::2",): (9090,)},
+    )
+    have = outline(rules)
+    have["ip"] = replace(have["ip"], elements={**have["ip"].elements, memory: four})
+    have["ip6"] = replace(have["ip6"], elements={**have["ip6"].elements, **dict(zip(pair, six, strict=True))})
+    change = diff(have, rules)
+    assert change["ip"].stale == {memory: {("192.0.2.2",): ("10.0.0.9", 8080)}}
+    assert change["ip6"].stale == {
+        pair[0]: {("fd02::2",): ("fd01::1",), ("fd02::3",): ("fd01::1",)},
+        pair[1]: {("fd02::2",): (9090,)},
+    }
+    assert apply(change, rules) == rules
 
 
 def test_a_set_is_remade_only_when_it_gets_tight() -> None:

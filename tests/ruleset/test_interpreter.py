@@ -9,7 +9,7 @@ import pytest
 
 from svcnat.ruleset.compile import compile_plan
 from svcnat.ruleset.interpreter import Outcome, Packet, outcomes
-from svcnat.ruleset.nouns import Chain, Goto, Hook, In, Is, Return, Rule, Table, Verdict, Vmap
+from svcnat.ruleset.nouns import Chain, Drop, Goto, Hook, In, Is, Reject, Return, Rule, Table, Verdict, Vmap
 from svcnat.ruleset.plan import Settings, plan
 from tests.ruleset.build import service, slice_of
 
@@ -103,10 +103,12 @@ def test_unknown_expressions_are_refused(strange) -> None:
         outcomes(table(strange, m={("10.0.0.2",): Verdict("queue")}), Packet("10.0.0.1", "10.0.0.2", "tcp", 80))
 
 
-def test_a_hook_without_exactly_one_chain_is_refused() -> None:
-    """Order between base chains is not modelled."""
-    with pytest.raises(NotImplementedError, match="base chains"):
-        outcomes({"ip": Table("ip")}, Packet("10.0.0.1", "10.0.0.2", "tcp", 80))
+def test_base_chains_of_a_hook_run_in_the_order_of_their_priorities() -> None:
+    """What an earlier chain ends, a later one does not see."""
+    packet = Packet("10.0.0.1", "10.0.0.2", "tcp", 80)
+    rules = table(Rule((), Reject()))
+    rules["ip"].chains["guard"] = Chain("guard", (Rule((), Drop()),), Hook("prerouting", -300, "filter"))
+    assert outcomes(rules, packet) == {Outcome("dropped"): Fraction(1)}
 
 
 def test_verdicts_drop_and_gotos_do_not_come_back() -> None:
