@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 from svcnat.agent.reconcile import Report, reconcile
 from svcnat.agent.settings import Host, settings_for
 from svcnat.controllers.react import settled
+from svcnat.controllers.slices import ZONE_LABEL
 from svcnat.errors import ConflictError, Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
 from svcnat.kernel import lock
 from svcnat.kernel.nftables import Namespace
@@ -26,7 +27,7 @@ from svcnat.model.configuration import Configuration, parse_configuration
 from svcnat.model.kinds import kind_of
 from svcnat.model.manifests import Loaded, Manifest
 from svcnat.model.manifests import load as load_texts
-from svcnat.model.objects import EndpointSlice, Resource, Service
+from svcnat.model.objects import EndpointSlice, Node, Resource, Service
 from svcnat.ruleset import nftables
 from svcnat.ruleset.compile import backend_keys, compile_plan
 from svcnat.ruleset.endpoints import Family
@@ -159,10 +160,11 @@ def cleanup(netns: str | None = None) -> list[Family]:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A network namespace whose rules follow a state file, and the name of the node that it is."""
+    """A network namespace whose rules follow a state file, the name of the node that it is, and what it looks like."""
 
     node: str
     netns: str | None
+    host: Host = Host()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +304,7 @@ class Cluster:
             )
         counted: dict[tuple[str, int], int] = {}
         for target in self._targets:
-            ports = plan_service(service, slices, settings_for(self._config, Host(), target.node))
+            ports = plan_service(service, slices, settings_for(self._config, target.host, target.node))
             with Namespace(target.netns) as namespace:
                 for port in ports:
                     for part in backend_keys(port):
@@ -315,7 +317,9 @@ class Cluster:
     def _ruleset(self, target: Target) -> Ruleset:
         with self._store.read() as snapshot:
             services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
-        known = settings_for(self._config, Host(), target.node)
+            node = snapshot.get(Node, "", target.node)
+        zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
+        known = settings_for(self._config, target.host, target.node, zone)
         return compile_plan(plan(services, slices, known), origin=_origin(self._store.identity))
 
     def _change_all(
@@ -396,7 +400,12 @@ class Lab(Cluster):
         """Work on a lab that runs; :meth:`up` and :meth:`find` are how to get one."""
         self.built = lab
         config = Configuration(cluster_cidr=str(lab.topology.cluster), service_cidr=str(lab.topology.services))
-        super().__init__(lab.store, config, [Target(node, str(where)) for node, where in lab.nodes])
+        hosts = {
+            node.name: Host(addresses=tuple(node.addresses), primary=tuple(node.addresses))
+            for node in lab.topology.nodes
+        }
+        targets = [Target(node, str(where), hosts[node]) for node, where in lab.nodes]
+        super().__init__(lab.store, config, targets)
 
     @classmethod
     def up(cls, name: str, *paths: str | Path, wanted: Wanted | None = None) -> Self:
