@@ -12,7 +12,7 @@ import contextlib
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
@@ -164,7 +164,7 @@ class Target:
 
     node: str
     netns: str | None
-    host: Host = Host()
+    host: Host = field(default_factory=Host)
 
 
 @dataclass(frozen=True, slots=True)

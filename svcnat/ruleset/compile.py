@@ -237,7 +237,9 @@ class Assembly:
 
     def _table(self, family: Family) -> Table:
         settings = self._settings
-        elements = {**self._elements[family], **_node_elements(family, settings)}
+        elements = dict(self._elements[family])
+        if any(elements.values()):  # a family that no service uses stays empty
+            elements |= _node_elements(family, settings)
         shapes = sorted((shape.name, shape) for (of, shape), users in self._shapes.items() if of == family and users)
         sets = [sized(declared, len(elements[declared.name])) for declared in layout.sets(family)]
         chains = [*layout.chains(family, settings, self._origin)]
