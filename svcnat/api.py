@@ -32,7 +32,7 @@ from svcnat.ruleset import nftables
 from svcnat.ruleset.compile import backend_keys, compile_plan
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import Ruleset
-from svcnat.ruleset.plan import SERVICE_LABEL, plan, plan_service
+from svcnat.ruleset.plan import SERVICE_LABEL, Plan, plan, plan_service
 from svcnat.store.folder import read_sources
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
@@ -290,8 +290,13 @@ class Cluster:
             # The objects are read under the lock: of two commands at once, the later writer has seen both changes.
             with lock.writer(target.netns), Namespace(target.netns) as namespace:
                 _require_owner(namespace, self._store.identity)
-                reports.append(reconcile(namespace, self._ruleset(target), dry_run=dry_run))
+                wanted = compile_plan(self._plan(target), origin=_origin(self._store.identity))
+                reports.append(reconcile(namespace, wanted, dry_run=dry_run))
         return tuple(reports)
+
+    def plans(self) -> list[tuple[Target, Plan]]:
+        """What the objects ask of each target, now."""
+        return [(target, self._plan(target)) for target in self._targets]
 
     def connections(self, service: Service) -> dict[tuple[str, int], int]:
         """How many connections each endpoint (address, port) got through a Service since it was added to the rules.
@@ -314,13 +319,12 @@ class Cluster:
                             counted[part.keys[key]] += packets
         return counted
 
-    def _ruleset(self, target: Target) -> Ruleset:
+    def _plan(self, target: Target) -> Plan:
         with self._store.read() as snapshot:
             services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
             node = snapshot.get(Node, "", target.node)
         zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
-        known = settings_for(self._config, target.host, target.node, zone)
-        return compile_plan(plan(services, slices, known), origin=_origin(self._store.identity))
+        return plan(services, slices, settings_for(self._config, target.host, target.node, zone))
 
     def _change_all(
         self, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome], *, dry_run: bool
