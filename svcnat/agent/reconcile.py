@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from svcnat.errors import KernelError, StaleError
 from svcnat.kernel.nftables import Namespace
-from svcnat.ruleset.diff import Change, diff
+from svcnat.ruleset.diff import Change, diff, forget
 from svcnat.ruleset.nftables import render_change, render_sweep
 from svcnat.ruleset.nouns import Ruleset
 
@@ -62,8 +62,19 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False) -> 
                 raise
             continue
         if not dry_run:
-            # A chain that something of a stranger's still points at stays; the next pass tries again.
-            with contextlib.suppress(KernelError):
-                namespace.commit(render_sweep(change))
+            _finish(namespace, needed, change)
         return Report(change, namespace.generation())
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _finish(namespace: Namespace, want: Ruleset, change: Change) -> None:
+    """Do what may come after the commit; what fails here is tried again by the next pass."""
+    for family, part in change.items():
+        # A packet that was translated before the commit is learned after it: look once more.
+        if want[family].learned and (part.stale or part.refill):
+            with contextlib.suppress(StaleError):
+                late = forget(namespace.remembered(want[family]), want[family])
+                namespace.commit(render_change({family: late}) if late else "")
+    # A chain that something of a stranger's still points at stays.
+    with contextlib.suppress(KernelError):
+        namespace.commit(render_sweep(change))

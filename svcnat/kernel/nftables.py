@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from svcnat.errors import StaleError
+from svcnat.errors import MissingError, StaleError
 from svcnat.kernel import netns
 from svcnat.kernel.elements import comment, counter, one_element, read_elements
 from svcnat.kernel.libnftables import Libnftables
@@ -104,6 +104,15 @@ class Namespace:
                 if self.generation() == before:
                     return outlines
         raise StaleError("another program keeps changing nftables in this network namespace")
+
+    def remembered(self, table: Table) -> dict[str, dict[Key, Data]]:
+        """What packets have learned, by map; a map that is not there is left out."""
+        found = {}
+        for learned in table.learned:
+            for name in learned.maps:
+                with contextlib.suppress(MissingError):
+                    found[name] = self._elements(table.family, table.sets[name])
+        return found
 
     def counters(self, family: Family, declared: Set, keys: Iterable[Key]) -> dict[Key, tuple[int, int]]:
         """The (packets, bytes) of these elements, one question each; keys that are not there are left out."""

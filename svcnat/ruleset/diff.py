@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from svcnat.ruleset.endpoints import Family
-from svcnat.ruleset.nouns import Chain, ChainSignature, Data, Elements, Key, Learned, Ruleset, Set, Table
+from svcnat.ruleset.nouns import Chain, ChainSignature, Data, Elements, Key, Ruleset, Set, Table
 from svcnat.ruleset.plan import FAMILIES
 
 
@@ -143,24 +143,31 @@ def _element_changes(have: Elements, want: Table) -> tuple[dict[str, dict[Key, D
             stale[name] = gone
         if come:
             fresh[name] = come
+    return stale | _forgotten(have, want), fresh
+
+
+def forget(have: Elements, want: Table) -> TableChange | None:
+    """What clients remember, by the maps in `have`, that they must not; None if there is nothing."""
+    stale = _forgotten(have, want)
+    return TableChange(want.family, stale=stale) if stale else None
+
+
+def _forgotten(have: Elements, want: Table) -> dict[str, dict[Key, Data]]:
+    """Learned entries of endpoints that may not be chosen any more, by map."""
+    forgotten: dict[str, dict[Key, Data]] = {}
     for learned in want.learned:
-        stale |= _forgotten(have, learned)
-    return stale, fresh
-
-
-def _forgotten(have: Elements, learned: Learned) -> dict[str, dict[Key, Data]]:
-    """What clients remember of endpoints that may not be chosen any more, by map."""
-    memories = {name: have.get(name, {}) for name in learned.maps}
-    clients = {client for memory in memories.values() for client in memory}
-    # One map has address and port together, two have one each; half a memory is none.
-    remembered = {
-        client: tuple(part for memory in memories.values() for part in (memory.get(client) or ())) for client in clients
-    }
-    gone = [client for client, endpoint in remembered.items() if endpoint not in learned.endpoints]
-    forgotten = {
-        name: {client: memory[client] for client in gone if client in memory} for name, memory in memories.items()
-    }
-    return {name: clients for name, clients in forgotten.items() if clients}
+        memories = {name: have.get(name, {}) for name in learned.maps}
+        clients = {client for memory in memories.values() for client in memory}
+        # One map has address and port together, two have one each; half a memory is none.
+        remembered = {
+            client: tuple(part for memory in memories.values() for part in (memory.get(client) or ()))
+            for client in clients
+        }
+        gone = [client for client, endpoint in remembered.items() if endpoint not in learned.endpoints]
+        for name, memory in memories.items():
+            if mine := {client: memory[client] for client in gone if client in memory}:
+                forgotten[name] = mine
+    return forgotten
 
 
 def apply(change: Change, ruleset: Ruleset) -> dict[Family, Table]:

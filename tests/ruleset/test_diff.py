@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from svcnat.ruleset.compile import compile_plan
-from svcnat.ruleset.diff import Outline, TableChange, apply, diff, outline
+from svcnat.ruleset.diff import Outline, TableChange, apply, diff, forget, outline
 from svcnat.ruleset.nftables import render_change, render_cleanup, render_sweep
 from svcnat.ruleset.nouns import ChainSignature, Hook
 from svcnat.ruleset.plan import Settings, plan
@@ -147,3 +147,13 @@ def test_cleanup_names_the_families() -> None:
     """Adding before deleting makes the deletion safe when there is no table."""
     assert render_cleanup(["ip"]) == "add table ip svcnat\ndelete table ip svcnat\n"
     assert TableChange("ip").sweeps_only
+
+
+def test_a_second_look_finds_only_memories() -> None:
+    """After a commit: what was learned in between, and nothing else; nothing if nothing was."""
+    affine = service("a", "10.96.0.1", session_affinity="ClientIP")
+    table = compile_plan(plan([affine], [slice_of("a", "10.0.0.1")], Settings()))["ip"]
+    memory = table.learned[0].maps[0]
+    late = forget({memory: {("192.0.2.1",): ("10.0.0.9", 8080)}}, table)
+    assert late == TableChange("ip", stale={memory: {("192.0.2.1",): ("10.0.0.9", 8080)}})
+    assert forget({memory: {("192.0.2.1",): ("10.0.0.1", 8080)}}, table) is None
