@@ -1,0 +1,31 @@
+"""Whose rules they are: the ``about`` chain of each table says where its objects are kept.
+
+Rules that follow a state file are not overwritten by accident, neither from manifests alone nor from another state
+file. Who may write at all, and when, is :mod:`svcnat.kernel.lock`'s business.
+"""
+
+from __future__ import annotations
+
+from svcnat.errors import ConflictError
+from svcnat.kernel.nftables import Namespace
+
+
+def origin_of(identity: str) -> str:
+    """What the ``about`` chain says of rules that follow the state file with this identity."""
+    return f"state {identity}"
+
+
+def require(namespace: Namespace, identity: str | None) -> None:
+    """Refuse to write over rules that follow a state file, unless it is the one with this identity.
+
+    Raises:
+        ConflictError: they do.
+
+    """
+    for family in namespace.families():
+        _, _, origin = namespace.about(family).partition("from state ")
+        if origin and (identity is None or not origin.startswith(identity)):
+            raise ConflictError(
+                f"the rules in this network namespace follow {'another' if identity else 'a'} state file; "
+                f"{'`svcnat cleanup` gives them up' if identity else '--force takes them over'}"
+            )

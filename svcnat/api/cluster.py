@@ -1,0 +1,240 @@
+"""Objects in a state file, and network namespaces whose rules follow them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from svcnat.agent import ownership
+from svcnat.agent.reconcile import Report, reconcile
+from svcnat.agent.settings import Host, settings_for
+from svcnat.api.located import located
+from svcnat.api.rules import configuration, node_name, service_ranges
+from svcnat.controllers.admission import subject
+from svcnat.controllers.slices import ZONE_LABEL
+from svcnat.errors import Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
+from svcnat.kernel import lock
+from svcnat.kernel.nftables import Namespace
+from svcnat.model.configuration import Configuration
+from svcnat.model.manifests import Loaded, Manifest
+from svcnat.model.objects import EndpointSlice, Node, Resource, Service
+from svcnat.ruleset.compile import backend_keys, compile_plan
+from svcnat.ruleset.plan import SERVICE_LABEL, Plan, plan, plan_service
+from svcnat.store.snapshot import Snapshot
+from svcnat.store.sqlite import Store
+from svcnat.store.transaction import Outcome, Transaction
+
+DEFAULT_STATE = "/var/lib/svcnat/state.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A network namespace whose rules follow a state file, the name of the node that it is, and what it looks like."""
+
+    node: str
+    netns: str | None
+    host: Host = field(default_factory=Host)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change did to the objects, in the order asked for, and then to the rules of each target."""
+
+    outcomes: tuple[Outcome, ...]
+    reports: tuple[Report, ...]
+
+
+class Cluster:
+    """Objects in a state file, and the network namespaces whose rules follow them.
+
+    Every change is one transaction over all its objects; the rules follow before the method returns. A context
+    manager; one instance serves one thread.
+    """
+
+    def __init__(self, store: Store, config: Configuration, targets: Sequence[Target]) -> None:
+        """Work on an open store; :meth:`open` is how to get one."""
+        self._store = store
+        self._config = config
+        self._targets = tuple(targets)
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        state: str | Path | None = None,
+        config: str | Path | None = None,
+        netns: str | None = None,
+        lab: str | None = None,
+        create: bool = True,
+    ) -> Cluster:
+        """Open a state file (default ``/var/lib/svcnat/state.db``), whose rules live in `netns`; or a lab, by name.
+
+        Raises:
+            UsageError: a lab has its own state file, configuration and namespaces: they cannot be chosen.
+            PrivilegeError: the state file is to be made, and the caller may not program the rules.
+            StoreError: the state file cannot be used, or is not there and `create` is False.
+            ManifestError: the configuration is wrong.
+
+        """
+        if lab:
+            if state or netns or config:
+                raise UsageError("--lab comes with its own state file, configuration and network namespaces")
+            from svcnat.api.labs import Lab
+
+            return Lab.find(lab)
+        found = configuration(config)
+        file = Path(state or DEFAULT_STATE)
+        if create and not file.exists():
+            Namespace(netns).close()  # who may not program the rules shall not leave a state file behind
+        store = Store.open(file, create=create, service_cidrs=service_ranges(found))
+        return cls(store, found, [Target(node_name(found), netns)])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the state file."""
+        self._store.close()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """The objects as they are now, for as many questions as the block asks."""
+        with self._store.read() as snapshot:
+            yield snapshot
+
+    def create(self, loaded: Loaded, *, dry_run: bool = False) -> Changed:
+        """Create objects.
+
+        Raises:
+            ConflictError: one exists already; nothing was created.
+            ManifestError: every object that cannot be; nothing was created.
+            UnfollowedError: the objects are saved, but the rules could not follow.
+
+        """
+        return self._change_all(
+            loaded, lambda transaction, manifest: transaction.create(manifest.document), dry_run=dry_run
+        )
+
+    def apply(self, loaded: Loaded, *, dry_run: bool = False) -> Changed:
+        """Create objects, or make them what the manifests say, keeping what others set; errors as :meth:`create`."""
+        return self._change_all(
+            loaded, lambda transaction, manifest: transaction.apply(manifest.document), dry_run=dry_run
+        )
+
+    def replace(self, loaded: Loaded, *, dry_run: bool = False) -> Changed:
+        """Put objects in the place of those with their names.
+
+        Raises:
+            NotFoundError: one does not exist; nothing was replaced.
+
+        """
+        return self._change_all(
+            loaded, lambda transaction, manifest: transaction.replace(manifest.document), dry_run=dry_run
+        )
+
+    def delete(self, wanted: Iterable[Resource | tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
+        """Delete objects, given as such or as (type, namespace, name).
+
+        Raises:
+            NotFoundError: one does not exist; nothing was deleted.
+
+        """
+        places = [
+            (type(one), one.metadata.namespace, one.metadata.name) if isinstance(one, Resource) else one
+            for one in wanted
+        ]
+        return self._change(lambda transaction: [transaction.delete(*place) for place in places], dry_run=dry_run)
+
+    def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
+        """Make the rules of every target equal to the objects, whatever is there.
+
+        Raises:
+            ConflictError: the rules there follow another state file.
+            KernelError: the kernel refused; the rules there are as they were.
+
+        """
+        reports = []
+        for target in self._targets:
+            # The objects are read under the lock: of two commands at once, the later writer has seen both changes.
+            with lock.writer(target.netns), Namespace(target.netns) as namespace:
+                ownership.require(namespace, self._store.identity)
+                wanted = compile_plan(self._plan(target), origin=ownership.origin_of(self._store.identity))
+                reports.append(reconcile(namespace, wanted, dry_run=dry_run))
+        return tuple(reports)
+
+    def plans(self) -> list[tuple[Target, Plan]]:
+        """What the objects ask of each target, now."""
+        return [(target, self._plan(target)) for target in self._targets]
+
+    def connections(self, service: Service) -> dict[tuple[str, int], int]:
+        """How many connections each endpoint (address, port) got through a Service since it was added to the rules.
+
+        Only usable endpoints are in the answer. Costs one question to the kernel for each slot.
+        """
+        with self._store.read() as snapshot:
+            slices = snapshot.labelled(
+                EndpointSlice, service.metadata.namespace, {SERVICE_LABEL: service.metadata.name}
+            )
+        counted: dict[tuple[str, int], int] = {}
+        for target in self._targets:
+            ports = plan_service(service, slices, settings_for(self._config, target.host, target.node))
+            with Namespace(target.netns) as namespace:
+                for port in ports:
+                    for part in backend_keys(port):
+                        for backend in part.keys.values():
+                            counted.setdefault(backend, 0)
+                        for key, (packets, _) in namespace.counters(port.family, part.declared, part.keys).items():
+                            counted[part.keys[key]] += packets
+        return counted
+
+    def _plan(self, target: Target) -> Plan:
+        with self._store.read() as snapshot:
+            services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
+            node = snapshot.get(Node, "", target.node)
+        zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
+        return plan(services, slices, settings_for(self._config, target.host, target.node, zone))
+
+    def _change_all(
+        self, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome], *, dry_run: bool
+    ) -> Changed:
+        # Explicit addresses are claimed before any is given away, in one transaction as in one set of manifests.
+        order = sorted(loaded.manifests, key=lambda manifest: not _asks_for_address(manifest.resource))
+
+        def run(transaction: Transaction) -> list[Outcome]:
+            outcomes: dict[str, Outcome] = {}
+            findings: list[Finding] = []
+            for manifest in order:
+                try:
+                    outcomes[subject(manifest.resource)] = verb(transaction, manifest)
+                except ManifestError as error:
+                    findings += error.findings
+            if findings:
+                raise ManifestError(findings)
+            return [outcomes[subject(manifest.resource)] for manifest in loaded.manifests]
+
+        with located(loaded.manifests):
+            return self._change(run, dry_run=dry_run)
+
+    def _change(self, run: Callable[[Transaction], list[Outcome]], *, dry_run: bool) -> Changed:
+        if dry_run:
+            with self._store.transaction(dry_run=True) as transaction:
+                return Changed(tuple(run(transaction)), ())
+        for target in self._targets:
+            # What will not work at all (no privilege, no such namespace) is said before the objects change.
+            Namespace(target.netns).close()
+        with self._store.transaction() as transaction:
+            outcomes = run(transaction)
+        try:
+            return Changed(tuple(outcomes), self.follow())
+        except SvcnatError as error:
+            raise UnfollowedError(error, outcomes) from error
+
+
+def _asks_for_address(resource: Resource) -> bool:
+    return isinstance(resource, Service) and resource.spec.cluster_ip not in (None, "", "None")

@@ -1,0 +1,137 @@
+"""Rules without a state file: read manifests, compile them, print or commit the result."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from svcnat.agent import ownership
+from svcnat.agent.reconcile import Report, reconcile
+from svcnat.agent.settings import Host, settings_for
+from svcnat.api.located import located
+from svcnat.controllers.react import settled
+from svcnat.errors import Finding, ManifestError
+from svcnat.kernel import lock
+from svcnat.kernel.nftables import Namespace
+from svcnat.model.configuration import Configuration, parse_configuration
+from svcnat.model.manifests import Loaded
+from svcnat.model.manifests import load as load_texts
+from svcnat.model.objects import EndpointSlice, Resource, Service
+from svcnat.ruleset import nftables
+from svcnat.ruleset.compile import compile_plan
+from svcnat.ruleset.endpoints import Family
+from svcnat.ruleset.nouns import Ruleset
+from svcnat.ruleset.plan import plan
+from svcnat.store.folder import read_sources
+
+DEFAULT_CONFIG = "/etc/svcnat/config.yaml"
+
+
+def load(
+    *paths: str | Path,
+    text: str | bytes | None = None,
+    recursive: bool = False,
+    strict: bool = False,
+    namespace: str = "default",
+    stdin: BinaryIO | None = None,
+) -> Loaded:
+    """Read manifests: files, folders (with `recursive` what is below them too), ``-`` for `stdin`, or `text`.
+
+    Raises:
+        ManifestError: every finding of every file; with `strict`, unknown fields are errors and not warnings.
+        UsageError: a path makes no sense.
+
+    """
+    sources = read_sources([str(path) for path in paths], recursive=recursive, stdin=stdin)
+    if text is not None:
+        sources.append(("<text>", text.encode() if isinstance(text, str) else text))
+    return load_texts(sources, strict=strict, namespace=namespace)
+
+
+def configuration(path: str | Path | None = None) -> Configuration:
+    """Read the configuration file; without a path, the default one, which need not exist.
+
+    Raises:
+        ManifestError: the file cannot be read, or what is in it is wrong.
+
+    """
+    file = Path(path or DEFAULT_CONFIG)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        if path is None and isinstance(error, FileNotFoundError):
+            return Configuration()
+        raise ManifestError([Finding(str(file), 0, "", "", f"cannot be read: {error.strerror}")]) from error
+    return parse_configuration(data, str(file))
+
+
+def compile_ruleset(
+    objects: Loaded | Iterable[Resource],
+    config: Configuration | None = None,
+    *,
+    host: Host | None = None,
+    node: str | None = None,
+) -> Ruleset:
+    """The rules that objects ask for, without any state: the same objects give the same rules, in any order.
+
+    Addresses and node ports that nobody asked for follow from family, namespace and name. What depends on the `host`
+    (which addresses answer node ports, above all) is left out without one; `node` is its name if the configuration
+    has none.
+
+    Raises:
+        ManifestError: objects contradict each other, for instance by asking for one address twice.
+
+    """
+    config = config or Configuration()
+    manifests = objects.manifests if isinstance(objects, Loaded) else ()
+    resources = objects if not isinstance(objects, Loaded) else [manifest.resource for manifest in manifests]
+    with located(manifests):
+        world = settled(resources, service_ranges(config))
+    known = settings_for(config, host or Host(), node_name(config, node))
+    return compile_plan(plan(world.list(Service), world.list(EndpointSlice), known))
+
+
+def node_name(config: Configuration, node: str | None = None) -> str:
+    """The node's name: the one given, the configuration's, or the host's."""
+    return node or config.hostname_override or socket.gethostname().lower()
+
+
+def render(ruleset: Ruleset) -> str:
+    """The rules as a script for ``nft -f``, which makes svcnat's tables equal to them, whatever was in them."""
+    return nftables.render(ruleset)
+
+
+def sync(ruleset: Ruleset, netns: str | None = None, *, dry_run: bool = False, force: bool = False) -> Report:
+    """Make the rules of a network namespace (by name or path; None: the current one) equal to `ruleset`.
+
+    Raises:
+        ConflictError: the rules there follow a state file; `force` takes them all the same.
+        BusyError: another svcnat is writing there.
+        KernelError: the kernel refused; the rules are as they were.
+
+    """
+    with lock.writer(netns), Namespace(netns) as namespace:
+        if not force:
+            ownership.require(namespace, None)
+        return reconcile(namespace, ruleset, dry_run=dry_run)
+
+
+def cleanup(netns: str | None = None) -> list[Family]:
+    """Remove svcnat's tables from a network namespace, and nothing else; returns the families that had one.
+
+    Raises:
+        BusyError: another svcnat is writing there.
+        KernelError: the kernel refused.
+
+    """
+    with lock.writer(netns), Namespace(netns) as namespace:
+        families = namespace.families()
+        namespace.commit(nftables.render_cleanup(families))
+        return families
+
+
+def service_ranges(config: Configuration) -> tuple[str, ...]:
+    """Where cluster IPs come from."""
+    return tuple(map(str, config.service_networks))
