@@ -14,6 +14,7 @@ from svcnat.agent.settings import Host, settings_for
 from svcnat.api.located import located
 from svcnat.api.rules import configuration, node_name, service_ranges
 from svcnat.controllers.admission import subject
+from svcnat.controllers.claims import asks
 from svcnat.controllers.slices import ZONE_LABEL
 from svcnat.errors import Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
 from svcnat.kernel import lock
@@ -89,7 +90,13 @@ class Cluster:
         file = Path(state or DEFAULT_STATE)
         if create and not file.exists():
             Namespace(netns).close()  # who may not program the rules shall not leave a state file behind
-        store = Store.open(file, create=create, service_cidrs=service_ranges(found))
+        store = Store.open(
+            file,
+            create=create,
+            service_cidrs=service_ranges(found),
+            node_ports=found.node_ports,
+            load_balancer_pool=found.load_balancer_pool,
+        )
         return cls(store, found, [Target(node_name(found), netns)])
 
     def __enter__(self) -> Self:
@@ -203,8 +210,8 @@ class Cluster:
     def _change_all(
         self, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome], *, dry_run: bool
     ) -> Changed:
-        # Explicit addresses are claimed before any is given away, in one transaction as in one set of manifests.
-        order = sorted(loaded.manifests, key=lambda manifest: not _asks_for_address(manifest.resource))
+        # What is asked for is claimed before anything is given away, in one transaction as in one set of manifests.
+        order = sorted(loaded.manifests, key=lambda manifest: not asks(manifest.resource))
 
         def run(transaction: Transaction) -> list[Outcome]:
             outcomes: dict[str, Outcome] = {}
@@ -234,7 +241,3 @@ class Cluster:
             return Changed(tuple(outcomes), self.follow())
         except SvcnatError as error:
             raise UnfollowedError(error, outcomes) from error
-
-
-def _asks_for_address(resource: Resource) -> bool:
-    return isinstance(resource, Service) and resource.spec.cluster_ip not in (None, "", "None")

@@ -88,7 +88,12 @@ def compile_ruleset(
     manifests = objects.manifests if isinstance(objects, Loaded) else ()
     resources = objects if not isinstance(objects, Loaded) else [manifest.resource for manifest in manifests]
     with located(manifests):
-        world = settled(resources, service_ranges(config))
+        world = settled(
+            resources,
+            service_ranges(config),
+            node_ports=config.node_ports,
+            load_balancer_pool=config.load_balancer_pool,
+        )
     known = settings_for(config, host or Host(), node_name(config, node))
     return compile_plan(plan(world.list(Service), world.list(EndpointSlice), known))
 

@@ -145,17 +145,17 @@ def _endpoint_slice(endpoint_slice: EndpointSlice, now: datetime) -> tuple[str, 
 
 def _pod(pod: Pod, now: datetime) -> tuple[str, ...]:
     total = len(pod.spec.containers)
-    statuses = _container_statuses(pod)
-    ready = sum(bool(status.get("ready")) for status in statuses)
+    statuses = pod.status.container_statuses
+    ready = sum(bool(status.ready) for status in statuses)
     if not statuses and condition(pod.status.conditions, "Ready") == "True":
         ready = total  # a status written by hand, or by a lab, may leave the containers out
-    gates = [gate.get("conditionType", "") for gate in pod.spec.readiness_gates or []]
-    passed = sum(condition(pod.status.conditions, gate) == "True" for gate in gates)
+    gates = pod.spec.readiness_gates
+    passed = sum(condition(pod.status.conditions, gate.condition_type) == "True" for gate in gates)
     return (
         pod.metadata.name,
         f"{ready}/{total}",
         pod_status(pod),
-        str(sum(status.get("restartCount") or 0 for status in statuses)),
+        str(sum(status.restart_count or 0 for status in statuses)),
         age(pod.metadata.creation_timestamp, now),
         next(iter(pod_addresses(pod)), NONE),
         pod.spec.node_name or NONE,
@@ -173,16 +173,11 @@ def pod_status(pod: Pod) -> str:
     """STATUS: why a container waits or ended, else the pod's reason or phase."""
     if pod.metadata.deletion_timestamp:
         return "Terminating"
-    for status in _container_statuses(pod):
-        state = status.get("state") or {}
-        for phase in ("waiting", "terminated"):
-            if reason := (state.get(phase) or {}).get("reason"):
-                return str(reason)
+    for status in pod.status.container_statuses:
+        for detail in (status.state.waiting, status.state.terminated):
+            if detail and detail.reason:
+                return detail.reason
     return pod.status.reason or pod.status.phase or ("Running" if pod_addresses(pod) else "Pending")
-
-
-def _container_statuses(pod: Pod) -> list[dict[str, Any]]:
-    return pod.status.container_statuses or []
 
 
 def _deployment(deployment: Deployment, now: datetime) -> tuple[str, ...]:
@@ -205,19 +200,19 @@ def _deployment(deployment: Deployment, now: datetime) -> tuple[str, ...]:
 
 
 def _node(node: Node, now: datetime) -> tuple[str, ...]:
-    info = node.status.node_info or {}
+    info = node.status.node_info
     addresses = {address.type: address.address for address in reversed(node.status.addresses)}
     return (
         node.metadata.name,
         node_status(node),
         node_roles(node),
         age(node.metadata.creation_timestamp, now),
-        str(info.get("kubeletVersion") or UNKNOWN),
+        info.kubelet_version or UNKNOWN,
         addresses.get("InternalIP", NONE),
         addresses.get("ExternalIP", NONE),
-        str(info.get("osImage") or UNKNOWN),
-        str(info.get("kernelVersion") or UNKNOWN),
-        str(info.get("containerRuntimeVersion") or UNKNOWN),
+        info.os_image or UNKNOWN,
+        info.kernel_version or UNKNOWN,
+        info.container_runtime_version or UNKNOWN,
     )
 
 

@@ -11,7 +11,7 @@ import argparse
 from svcnat.cli import references, session
 from svcnat.cli.terminal import say
 from svcnat.errors import UsageError
-from svcnat.model.objects import Resource
+from svcnat.model.objects import Endpoints, Resource
 from svcnat.model.selectors import Selector
 from svcnat.store.snapshot import Snapshot
 
@@ -75,5 +75,7 @@ def _wanted(
         if not selection.names:
             scope = None if options.all_namespaces else namespace
             for resource in references.listed(snapshot, kind, scope, Selector.parse(options.selector or "")):
-                wanted[kind.type, resource.metadata.namespace, resource.metadata.name] = None
+                place = kind.type, resource.metadata.namespace, resource.metadata.name
+                if kind.type is not Endpoints or snapshot.get(*place):  # Others follow from slices, and from Pods.
+                    wanted[place] = None
     return list(wanted)

@@ -23,6 +23,8 @@ from svcnat.cli.columns import (
     selector_text,
     shortened,
 )
+from svcnat.controllers.merge import LAST_APPLIED
+from svcnat.controllers.slices import SERVICE_LABEL
 from svcnat.model.objects import (
     Condition,
     Container,
@@ -40,7 +42,6 @@ from svcnat.model.objects import (
 
 Rows = list[list[str]]
 
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _LONGEST = 140
 _TRUTH: dict[bool | None, str] = {None: UNSET, True: "true", False: "false"}
 
@@ -88,7 +89,7 @@ def _metadata(resource: Resource, *between: list[str]) -> Rows:
     annotations = [
         f"{key}: {value if len(value) <= _LONGEST else value[:_LONGEST] + '...'}"
         for key, value in sorted(metadata.annotations.items())
-        if key != _LAST_APPLIED
+        if key != LAST_APPLIED
     ]
     return [
         ["Name:", metadata.name],
@@ -111,7 +112,7 @@ def _several(label: str, values: Sequence[str], indent: str = "") -> Rows:
 def _service(service: Service, context: Context) -> Rows:
     spec = service.spec
     metadata = service.metadata
-    slices = context.slices.labelled(EndpointSlice, metadata.namespace, {"kubernetes.io/service-name": metadata.name})
+    slices = context.slices.labelled(EndpointSlice, metadata.namespace, {SERVICE_LABEL: metadata.name})
     rows = [
         *_metadata(service),
         ["Selector:", labels_text(spec.selector)],
@@ -205,7 +206,7 @@ def _endpoint(endpoint: Endpoint) -> Rows:
         ["      Terminating:", _TRUTH[state.terminating]],
         ["    Hostname:", endpoint.hostname or UNSET],
     ]
-    rows = [row for row in rows if row[-1] != "<unset>" or "Hostname" in row[0] or "Ready" in row[0]]
+    rows = [row for row in rows if row[-1] != UNSET or "Hostname" in row[0] or "Ready" in row[0]]
     if target := endpoint.target_ref:
         rows.append(["    TargetRef:", f"{target.kind}/{target.name}"])
     rows.append(["    NodeName:", endpoint.node_name or UNSET])
@@ -313,7 +314,7 @@ def _node(node: Node) -> Rows:
 def _date(timestamp: str | None) -> str:
     """A time as kubectl's descriptions have it: ``Sun, 17 May 2026 10:00:00 +0000``."""
     if not timestamp:
-        return "<unset>"
+        return UNSET
     from email.utils import format_datetime  # in English whatever the locale is
 
     try:

@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from svcnat.controllers import legacy
 from svcnat.errors import UsageError
 from svcnat.model.kinds import BY_NAME, KINDS, Kind, find
-from svcnat.model.objects import Namespace, ObjectMeta, Resource
+from svcnat.model.objects import Endpoints, Namespace, ObjectMeta, Resource
 from svcnat.model.selectors import Selector
 from svcnat.store.snapshot import Snapshot
 
@@ -66,10 +67,16 @@ def _kind(word: str) -> Kind:
 
 
 def listed(snapshot: Snapshot, kind: Kind, namespace: str | None, selector: Selector) -> list[Resource]:
-    """All objects of a kind in `namespace` (None: in all) whose labels `selector` matches."""
+    """All objects of a kind in `namespace` (None: in all) whose labels `selector` matches.
+
+    Namespaces and Endpoints among them may be stored nowhere: the former are there by being named, the latter follow
+    from slices.
+    """
     resources: Iterable[Resource]
     if kind.type is Namespace:
         resources = _namespaces(snapshot)
+    elif kind.type is Endpoints:
+        resources = legacy.derived(snapshot, namespace)
     else:
         resources = snapshot.list(kind.type, namespace if kind.namespaced else None)
     return [resource for resource in resources if selector.matches(resource.metadata.labels)]
@@ -79,6 +86,8 @@ def named(snapshot: Snapshot, kind: Kind, namespace: str, name: str) -> Resource
     """One object, or None."""
     if kind.type is Namespace:
         return next((each for each in _namespaces(snapshot) if each.metadata.name == name), None)
+    if kind.type is Endpoints:
+        return legacy.derived_one(snapshot, namespace, name)
     return snapshot.get(kind.type, namespace if kind.namespaced else "", name)
 
 

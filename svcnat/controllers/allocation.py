@@ -1,158 +1,72 @@
-"""Which cluster addresses a Service gets: families, ranges, bands, and the choice within them.
+"""What a Service gets when it is written: families and cluster addresses here, the rest from the neighbours.
 
-It remembers nothing: a :class:`Pool` knows who holds which address, and where a search starts (at random in the store,
-at a hash in stateless runs). Sources: core/v1 Service (ipFamilyPolicy, ipFamilies, clusterIPs), KEP-3070 (bands) and
-kube-apiserver's ``pkg/registry/core/service/storage/alloc.go`` for everything else.
+It remembers nothing: a :class:`~svcnat.controllers.claims.Pool` knows who holds what, and where a search starts (at
+random in the store, at a hash in stateless runs). Sources: core/v1 Service (ipFamilyPolicy, ipFamilies, clusterIPs) and
+kube-apiserver's ``pkg/registry/core/service/storage/alloc.go``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
-from itertools import chain
-from typing import Literal, Protocol
+from collections.abc import Collection, Iterator
 
 from msgspec.structs import replace
 
-from svcnat.errors import ExhaustedError, Finding, ManifestError, SvcnatError, UsageError
-from svcnat.model.addresses import canonical, family, parse_network
+from svcnat.controllers.claims import (
+    HEADLESS,
+    Claim,
+    Ledger,
+    Pool,
+    addresses_of,
+    claims_of,
+    cluster_ip,
+    has_addresses,
+    refuse,
+)
+from svcnat.controllers.load_balancers import with_ingress
+from svcnat.controllers.node_ports import with_node_ports
+from svcnat.controllers.ranges import Ranges, ServiceRange, family_name
+from svcnat.errors import ExhaustedError, SvcnatError
 from svcnat.model.objects import Service, ServiceSpec
 
-FamilyName = Literal["IPv4", "IPv6"]
-HEADLESS = "None"
 
-DEFAULT_SERVICE_CIDRS = ("10.96.0.0/12", "fd00:10:96::/112")
+def allocate(service: Service, old: Service | None, ranges: Ranges, pool: Pool) -> Service:
+    """Return the Service with all that its type has; claim what it gains, release what it loses.
 
-
-class Pool(Protocol):
-    """Who holds which cluster address."""
-
-    def claim(self, address: str, service: Service) -> bool:
-        """Give `address` (canonical text) to the Service; False if another one holds it."""
-        ...
-
-    def release(self, address: str) -> None:
-        """Take the address back; nothing happens if nobody holds it."""
-        ...
-
-    def draw(self, seed: str, bound: int) -> int:
-        """Return a number from 0 to `bound` - 1; a World without randomness derives it from `seed`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceRange:
-    """The usable addresses of a service CIDR, as integers: first, last, and where the upper band begins."""
-
-    cidr: str
-    family: FamilyName
-    first: int
-    last: int
-    upper: int
-
-    @classmethod
-    def parse(cls, cidr: str) -> ServiceRange:
-        """Return the range of a CIDR; its lower band holds min(max(16, size/16), 256) addresses.
-
-        Raises:
-            UsageError: it is no CIDR, or has no usable address.
-
-        """
-        network = parse_network(cidr)
-        if network is None:
-            raise UsageError(f"service CIDR {cidr!r} is no IP range: write it like 10.96.0.0/12")
-        first = int(network.network_address) + 1
-        # IPv6 has no broadcast address, so its last one is usable.
-        last = int(network.broadcast_address) - (network.version == 4)
-        if first > last:
-            raise UsageError(f"service CIDR {cidr} has no usable address: take a shorter prefix")
-        size = network.num_addresses
-        upper = first + (min(max(16, size // 16), 256) if size >= 16 else 0)
-        return cls(str(network), "IPv4" if network.version == 4 else "IPv6", first, last, min(upper, last))
-
-    @property
-    def kubernetes(self) -> str:
-        """The first address: that of ``default/kubernetes``."""
-        return self._text(self.first)
-
-    def __contains__(self, address: str) -> bool:
-        name = family_name(address)
-        return name == self.family and self.first <= _number(address) <= self.last
-
-    def candidates(self, start: int) -> Iterator[str]:
-        """Yield the addresses that nobody asked for, upper band first, from its address number `start` on.
-
-        The first address (``kubernetes``) and the tenth (DNS, by custom) are only given on request.
-        """
-        begin = self.upper + start % (self.last - self.upper + 1)
-        order = chain(range(begin, self.last + 1), range(self.upper, begin), range(self.first, self.upper))
-        return (self._text(number) for number in order if number - self.first not in (0, 9))
-
-    def _text(self, number: int) -> str:
-        return str(IPv4Address(number) if self.family == "IPv4" else IPv6Address(number))
-
-
-def parse_ranges(cidrs: Iterable[str]) -> tuple[ServiceRange, ...]:
-    """Return the ranges of one or two service CIDRs; the first is that of the default family.
+    What `old` held stays its own, even outside today's ranges. After an error it holds what it held before.
 
     Raises:
-        UsageError: a CIDR is wrong, or two are of the same family.
-
-    """
-    ranges = tuple(ServiceRange.parse(cidr) for cidr in cidrs)
-    if len({each.family for each in ranges}) != len(ranges) or not ranges:
-        raise UsageError("service CIDRs: give one, or one of each address family")
-    return ranges
-
-
-def family_name(address: str) -> FamilyName:
-    """Return the family of an address as Kubernetes spells it."""
-    return "IPv6" if family(address) == 6 else "IPv4"
-
-
-def _number(address: str) -> int:
-    return int(IPv6Address(address) if family(address) == 6 else IPv4Address(address))
-
-
-def has_addresses(spec: ServiceSpec) -> bool:
-    """Tell whether a Service of this kind has cluster addresses: neither ExternalName nor headless."""
-    return spec.type != "ExternalName" and HEADLESS not in (spec.cluster_ip, *spec.cluster_ips)
-
-
-def addresses_of(service: Service) -> tuple[str, ...]:
-    """Return the cluster addresses of a Service as written; none if it is headless or an ExternalName."""
-    spec = service.spec
-    if not has_addresses(spec):
-        return ()
-    return tuple(spec.cluster_ips) or ((spec.cluster_ip,) if spec.cluster_ip else ())
-
-
-def allocate(service: Service, old: Service | None, ranges: tuple[ServiceRange, ...], pool: Pool) -> Service:
-    """Return the Service with its families and cluster addresses; claim what it gains, release what it loses.
-
-    What `old` held stays its own, even outside today's ranges.
-
-    Raises:
-        ManifestError: an address asked for is taken or outside the ranges, or a family is not to be had.
+        ManifestError: an address or port asked for is taken or outside the ranges, or a family is not to be had.
         ExhaustedError: a range is full.
 
     """
-    service = with_families(service, old, ranges)
-    held = {canonical(address) or address for address in (addresses_of(old) if old else ())}
-    given: list[str] = []
-    if has_addresses(service.spec):
-        try:
-            given.extend(_addresses(service, held, ranges, pool))  # What came before an error is in `given`.
-        except SvcnatError:
-            _release({canonical(address) or address for address in given} - held, pool)
-            raise
-        service = replace(service, spec=replace(service.spec, cluster_ip=given[0], cluster_ips=given))
-    _release(held - {canonical(address) or address for address in given}, pool)
+    held = claims_of(old) if old else set()
+    ledger = Ledger(pool)
+    service = with_families(service, old, ranges.services)
+    try:
+        service = _with_cluster_ips(service, held, ranges.services, ledger)
+        service = with_node_ports(service, held, ranges.node_ports, ledger)
+        service = with_ingress(service, old, ranges.balancers, ledger)
+    except SvcnatError:
+        for claim in set(ledger.claimed) - held:
+            pool.release(claim, service)
+        raise
+    for claim in held - claims_of(service):
+        pool.release(claim, service)
     return service
 
 
-def _addresses(service: Service, held: Container[str], ranges: tuple[ServiceRange, ...], pool: Pool) -> Iterator[str]:
+def _with_cluster_ips(
+    service: Service, held: Collection[Claim], ranges: tuple[ServiceRange, ...], pool: Pool
+) -> Service:
+    if not has_addresses(service.spec):
+        return service
+    given = list(_addresses(service, held, ranges, pool))
+    return replace(service, spec=replace(service.spec, cluster_ip=given[0], cluster_ips=given))
+
+
+def _addresses(
+    service: Service, held: Collection[Claim], ranges: tuple[ServiceRange, ...], pool: Pool
+) -> Iterator[str]:
     """Claim and yield an address for each family, the one asked for or any; those held are the Service's already."""
     by_family: dict[str, ServiceRange] = {each.family: each for each in ranges}
     requested = addresses_of(service)
@@ -160,36 +74,31 @@ def _addresses(service: Service, held: Container[str], ranges: tuple[ServiceRang
         asked = requested[index] if index < len(requested) else None
         if asked is None:
             yield _claim_any(service, by_family[name], pool)
-        elif canonical(asked) in held:
+        elif cluster_ip(asked) in held:
             yield asked
         else:
             yield _claim_requested(service, asked, ranges, pool)
 
 
-def _release(addresses: Iterable[str], pool: Pool) -> None:
-    for address in addresses:
-        pool.release(address)
-
-
 def _claim_requested(service: Service, asked: str, ranges: tuple[ServiceRange, ...], pool: Pool) -> str:
-    address = canonical(asked) or asked
-    if not any(address in each for each in ranges):
+    claim = cluster_ip(asked)
+    if not any(claim.value in each for each in ranges):
         valid = " and ".join(each.cidr for each in ranges)
         reason = f"provided IP is not in the valid range. The range of valid IPs is {valid}"
-    elif not pool.claim(address, service):
+    elif not pool.claim(claim, service):
         reason = "provided IP is already allocated"
     else:
         return asked
     index = service.spec.cluster_ips.index(asked) if asked in service.spec.cluster_ips else 0
     field = "spec.clusterIP" if service.spec.cluster_ip == asked else f"spec.clusterIPs[{index}]"
-    raise _refused(service, field, asked, f"failed to allocate IP {asked}: {reason}")
+    raise refuse(service, field, asked, f"failed to allocate IP {asked}: {reason}")
 
 
 def _claim_any(service: Service, wanted: ServiceRange, pool: Pool) -> str:
     meta = service.metadata
     start = pool.draw(f"{wanted.family}/{meta.namespace}/{meta.name}", wanted.last - wanted.upper + 1)
     for address in wanted.candidates(start):
-        if pool.claim(address, service):
+        if pool.claim(cluster_ip(address), service):
             return address
     raise ExhaustedError(
         f'services "{meta.name}": failed to allocate a cluster IP: the range {wanted.cidr} is full; '
@@ -216,13 +125,13 @@ def with_families(service: Service, old: Service | None, ranges: tuple[ServiceRa
     policy = spec.ip_family_policy or ("RequireDualStack" if free or len(families) > 1 else "SingleStack")
     available = [each.family for each in ranges]
     if policy == "RequireDualStack" and len(available) < 2 and not free:
-        raise _refused(service, "spec.ipFamilyPolicy", policy, "this cluster is not configured for dual-stack services")
+        raise refuse(service, "spec.ipFamilyPolicy", policy, "this cluster is not configured for dual-stack services")
     families = families or [available[0]]
     if policy != "SingleStack" and len(families) == 1 and (free or len(available) > 1):
         families.append("IPv4" if families[0] == "IPv6" else "IPv6")
     for index, name in enumerate(families):
         if name not in available and not free:
-            raise _refused(service, f"spec.ipFamilies[{index}]", name, "not configured on this cluster")
+            raise refuse(service, f"spec.ipFamilies[{index}]", name, "not configured on this cluster")
     return replace(service, spec=replace(spec, ip_family_policy=policy, ip_families=families))
 
 
@@ -232,8 +141,3 @@ def _same_stack(spec: ServiceSpec, old: ServiceSpec) -> bool:
         old.ip_families,
         old.cluster_ips,
     )
-
-
-def _refused(service: Service, field: str, value: str, reason: str) -> ManifestError:
-    subject = f"Service {service.metadata.namespace}/{service.metadata.name}"
-    return ManifestError((Finding("", 0, subject, field, f'Invalid value: "{value}": {reason}'),))

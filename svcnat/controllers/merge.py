@@ -2,7 +2,8 @@
 
 Fields that the last document had and the new one lacks are removed; fields of the new one win; what others set stays.
 Lists of items with a name of their own are merged item by item (the ``patchMergeKey`` of the API types, and for ports
-number **and** protocol), other lists are replaced. It works on plain documents and validates nothing.
+number **and** protocol), other lists are replaced, and so are ``podIPs``, whose order counts. It works on plain
+documents and validates nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ _LIST_KEYS: dict[str, tuple[str, ...]] = {
     "imagePullSecrets": ("name",),
     "initContainers": ("name",),
     "ownerReferences": ("uid",),
-    "podIPs": ("ip",),
     "taints": ("key", "effect"),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
     "volumeDevices": ("devicePath",),

@@ -11,21 +11,30 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from svcnat.controllers import deployments, slices
-from svcnat.controllers.allocation import DEFAULT_SERVICE_CIDRS
+from svcnat.controllers.claims import claims_of
+from svcnat.controllers.load_balancers import with_ingress
+from svcnat.controllers.ranges import NODE_PORTS, SERVICE_CIDRS
 from svcnat.controllers.world import Change, MemoryWorld, Place, World, by_place
 from svcnat.model.kinds import KINDS
 from svcnat.model.objects import Deployment, Endpoints, EndpointSlice, Namespace, Node, Pod, Resource, Service
 
 
-def settled(resources: Iterable[Resource], service_cidrs: Iterable[str] = DEFAULT_SERVICE_CIDRS) -> MemoryWorld:
+def settled(
+    resources: Iterable[Resource],
+    service_cidrs: Iterable[str] = SERVICE_CIDRS,
+    *,
+    node_ports: range = NODE_PORTS,
+    load_balancer_pool: Iterable[str] = (),
+) -> MemoryWorld:
     """Return a world of `resources` and of all that follows from them; the same for the same input in any order.
 
     Raises:
-        ManifestError: addresses collide or lie outside the ranges.
+        UsageError: a range is none.
+        ManifestError: requests for addresses or node ports collide or lie outside the ranges.
         ExhaustedError: a range is full.
 
     """
-    world = MemoryWorld.of(resources, service_cidrs)
+    world = MemoryWorld.of(resources, service_cidrs, node_ports=node_ports, load_balancer_pool=load_balancer_pool)
     react(world, [Change(None, resource) for resource in world.everything()])
     return world
 
@@ -34,17 +43,38 @@ def react(world: World, changes: Iterable[Change]) -> None:
     """Make the world consistent again after `changes`, which are already in it."""
     queue = deque(changes)
     services: dict[Place, None] = {}
+    released = False
     while queue:
         concerned: dict[Place, None] = {}
         while queue:
             change = queue.popleft()
+            released = released or _releases(change)
             queue.extend(_removed_with(world, change))
             services.update(dict.fromkeys(_services(world, change)))
             concerned.update(dict.fromkeys(_deployments(change)))
         for place in concerned:
             queue.extend(deployments.reconcile(world, *place))
+    if released:
+        serve_waiting(world)
     for place in services:
         slices.reconcile(world, *place)
+
+
+def serve_waiting(world: World) -> None:
+    """Give what load balancers' addresses there are to those that wait, requests for a certain one first."""
+    full: set[tuple[str, ...]] = set()
+    for service in sorted(world.waiting(), key=lambda each: not each.spec.load_balancer_ip):
+        families = tuple(service.spec.ip_families)
+        if families not in full:
+            served = world.put(with_ingress(service, None, world.ranges.balancers, world))
+            if served is service and not service.spec.load_balancer_ip:
+                full.add(families)  # Nobody else will find anything there, either.
+
+
+def _releases(change: Change) -> bool:
+    """Tell whether a load balancer's address has become free."""
+    before, after = (claims_of(each) if isinstance(each, Service) else set() for each in (change.before, change.after))
+    return any(claim.kind == "loadBalancerIP" for claim in before - after)
 
 
 def _removed_with(world: World, change: Change) -> list[Change]:

@@ -2,29 +2,35 @@
 
 Written by hand, slices are nobody's business here: only those that carry one of the two ``managed-by`` labels below are
 touched. Sources: the endpointslice and endpointslicemirroring controllers of Kubernetes
-(``k8s.io/endpointslice/reconciler.go``, ``utils.go``). It writes no topology hints.
+(``k8s.io/endpointslice/reconciler.go``, ``utils.go``); hints are those of trafficDistribution alone.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from msgspec.structs import replace
 
-from svcnat.controllers.allocation import HEADLESS, family_name
+from svcnat.controllers.claims import HEADLESS
 from svcnat.controllers.merge import LAST_APPLIED
 from svcnat.controllers.naming import fresh_name
+from svcnat.controllers.ranges import family_name
 from svcnat.controllers.world import World, by_place
+from svcnat.model.addresses import canonical
+from svcnat.model.extensions import WEIGHT, WEIGHTS, parse_weight, parse_weights
 from svcnat.model.kinds import kind_of
 from svcnat.model.objects import (
     Endpoint,
     EndpointAddress,
     EndpointConditions,
+    EndpointHints,
     Endpoints,
     EndpointSlice,
     EndpointSlicePort,
+    Hint,
     Node,
     ObjectMeta,
     ObjectReference,
@@ -53,12 +59,13 @@ Group = tuple[str, tuple[EndpointSlicePort, ...]]
 
 @dataclass(slots=True)
 class _Wanted:
-    """The slices that one manager wants for a Service: whose they are, and their endpoints."""
+    """The slices that one manager wants for a Service: whose they are, their endpoints, and weights by address."""
 
     owner: Resource | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     groups: dict[Group, dict[tuple[str, str], Endpoint]] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
 
     def add(self, group: Group, endpoint: Endpoint) -> None:
         self.groups.setdefault(group, {}).setdefault(_identity(endpoint), endpoint)
@@ -102,6 +109,7 @@ def _of_pods(world: World, service: Service) -> _Wanted:
         for family in service.spec.ip_families:
             if addresses := [ip for ip in _addresses(pod) if family_name(ip) == family]:
                 wanted.add((family, ports), _endpoint(service, pod, addresses, zones[node]))
+                wanted.weights.setdefault(canonical(addresses[0]) or addresses[0], _weight(pod))
     for family in service.spec.ip_families:
         if not any(group[0] == family for group in wanted.groups):
             wanted.groups[family, ()] = {}  # An empty slice says that somebody looked, and there is nothing.
@@ -125,19 +133,34 @@ def is_ready(pod: Pod) -> bool:
 def _endpoint(service: Service, pod: Pod, addresses: list[str], zone: str | None) -> Endpoint:
     meta, spec = pod.metadata, pod.spec
     serving, terminating = is_ready(pod), meta.deletion_timestamp is not None
+    ready = bool(service.spec.publish_not_ready_addresses) or (serving and not terminating)
     named = spec.hostname and spec.subdomain == service.metadata.name
     return Endpoint(
         addresses=addresses,
-        conditions=EndpointConditions(
-            ready=bool(service.spec.publish_not_ready_addresses) or (serving and not terminating),
-            serving=serving,
-            terminating=terminating,
-        ),
+        conditions=EndpointConditions(ready=ready, serving=serving, terminating=terminating),
         hostname=spec.hostname if named else None,
         target_ref=ObjectReference(kind="Pod", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         node_name=spec.node_name or None,
         zone=zone,
+        hints=_hints(service.spec.traffic_distribution, zone, spec.node_name) if ready else None,
     )
+
+
+def _hints(distribution: str | None, zone: str | None, node_name: str) -> EndpointHints | None:
+    """Return where a ready endpoint is meant to be used; whoever reads hints decides what a missing one means.
+
+    Source: KEP-4444 and KEP-3015, ``k8s.io/endpointslice/trafficdist``: each endpoint for itself; a reader falls back
+    to all endpoints if one of them has no hint.
+    """
+    if distribution is None:
+        return None
+    for_zones = [Hint(name=zone)] if zone else []
+    for_nodes = [Hint(name=node_name)] if node_name and distribution == "PreferSameNode" else []
+    return EndpointHints(for_zones=for_zones, for_nodes=for_nodes) if for_zones or for_nodes else None
+
+
+def _weight(pod: Pod) -> int:
+    return parse_weight(pod.metadata.annotations.get(WEIGHT, "1"))
 
 
 def _ports(service: Service, pod: Pod) -> Iterator[EndpointSlicePort]:
@@ -164,8 +187,9 @@ def _target(port: ServicePort, pod: Pod) -> int | None:
 
 def _of_endpoints(endpoints: Endpoints) -> _Wanted:
     labels = {**endpoints.metadata.labels, SERVICE_LABEL: endpoints.metadata.name}
-    annotations = {key: text for key, text in endpoints.metadata.annotations.items() if key != LAST_APPLIED}
-    wanted = _Wanted(endpoints, labels, annotations)
+    given = endpoints.metadata.annotations
+    annotations = {key: text for key, text in given.items() if key not in (LAST_APPLIED, WEIGHTS)}
+    wanted = _Wanted(endpoints, labels, annotations, weights=parse_weights(given.get(WEIGHTS, "{}")))
     for ready in (True, False):  # The first mention of an address counts.
         for subset in endpoints.subsets:
             for address in subset.addresses if ready else subset.not_ready_addresses:
@@ -200,7 +224,7 @@ def _write(world: World, prefix: str, manager: str, wanted: _Wanted, existing: S
             if old and not placed and (endpoints or old is not present[0]):
                 world.remove(old)  # Unless nothing is left at all: then one stays, empty.
                 continue
-            metadata = _metadata(manager, wanted, old)
+            metadata = _metadata(manager, wanted, old, placed)
             if old is None:
                 name = fresh_name(world, EndpointSlice, metadata.namespace, prefix)
                 metadata = replace(metadata, name=name, generate_name=prefix)
@@ -227,7 +251,7 @@ def _placed(
     return [*placed, *((None, new[start : start + MOST_ENDPOINTS]) for start in starts)]
 
 
-def _metadata(manager: str, wanted: _Wanted, old: EndpointSlice | None) -> ObjectMeta:
+def _metadata(manager: str, wanted: _Wanted, old: EndpointSlice | None, endpoints: Iterable[Endpoint]) -> ObjectMeta:
     assert wanted.owner is not None  # Only a wanted slice is written, and it is wanted for somebody.
     owner = wanted.owner
     namespace, owner_name = by_place(owner)
@@ -240,9 +264,17 @@ def _metadata(manager: str, wanted: _Wanted, old: EndpointSlice | None) -> Objec
         block_owner_deletion=True,
     )
     meta = old.metadata if old else ObjectMeta(namespace=namespace)
+    kept = {key: text for key, text in meta.annotations.items() if key != WEIGHTS}
     return replace(
         meta,
         labels={**wanted.labels, MANAGER_LABEL: manager},
-        annotations={**meta.annotations, **wanted.annotations},
+        annotations={**kept, **wanted.annotations, **_weights(wanted, endpoints)},
         owner_references=[reference],
     )
+
+
+def _weights(wanted: _Wanted, endpoints: Iterable[Endpoint]) -> dict[str, str]:
+    """Return the annotation with the weights of these endpoints; those of weight 1 are not mentioned."""
+    addresses = {canonical(each.addresses[0]) or each.addresses[0] for each in endpoints}
+    weights = {ip: wanted.weights[ip] for ip in addresses if wanted.weights.get(ip, 1) != 1}
+    return {WEIGHTS: json.dumps(weights, sort_keys=True)} if weights else {}

@@ -13,22 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from svcnat.controllers.allocation import (
-    DEFAULT_SERVICE_CIDRS,
-    Pool,
-    ServiceRange,
-    addresses_of,
-    allocate,
-    parse_ranges,
-)
+from svcnat.controllers.allocation import allocate
+from svcnat.controllers.claims import Claim, Pool, balancer_ip, claims_of, is_waiting
+from svcnat.controllers.ranges import NODE_PORTS, SERVICE_CIDRS, Ranges
 from svcnat.controllers.revision import revise
 from svcnat.errors import Finding, ManifestError
-from svcnat.model.addresses import canonical
 from svcnat.model.defaults import with_defaults
 from svcnat.model.kinds import KINDS
 from svcnat.model.objects import Resource, Service
 from svcnat.model.selectors import matches
-from svcnat.model.validation import NODE_PORTS
 
 R = TypeVar("R", bound=Resource)
 Place = tuple[str, str]
@@ -72,18 +65,21 @@ class Reader(Protocol):
 class World(Reader, Pool, Protocol):
     """What controllers run on; implemented by :class:`MemoryWorld` and the store's transaction.
 
-    ``ranges`` are where new cluster addresses come from, ``node_ports`` the node ports that may be asked for.
+    ``ranges`` are where new addresses and node ports come from.
     """
 
-    ranges: tuple[ServiceRange, ...]
-    node_ports: range
+    ranges: Ranges
 
     def put(self, resource: R) -> R:
         """Write an object and return it as stored; one that differs in nothing is left alone."""
         ...
 
     def remove(self, resource: Resource) -> None:
-        """Delete the object of this kind, namespace and name, and release its addresses."""
+        """Delete the object of this kind, namespace and name, and release what it held."""
+        ...
+
+    def waiting(self) -> Sequence[Service]:
+        """Return the Services that wait for a load balancer's address; by index, sorted by namespace and name."""
         ...
 
 
@@ -95,34 +91,46 @@ def by_place(resource: Resource) -> Place:
 class MemoryWorld:
     """A World without clock, randomness or file: what it holds follows from what it was given, in any order."""
 
-    def __init__(self, ranges: tuple[ServiceRange, ...]) -> None:
+    def __init__(self, ranges: Ranges) -> None:
         self.ranges = ranges
-        self.node_ports = NODE_PORTS
         self._objects: dict[type[Resource], dict[Place, Any]] = {kind.type: {} for kind in KINDS}
         self._by_label: defaultdict[tuple[type[Resource], str, str, str], dict[str, None]] = defaultdict(dict)
         self._by_owner: defaultdict[str, dict[tuple[type[Resource], Place], None]] = defaultdict(dict)
         self._by_anchor: defaultdict[Pair, dict[str, None]] = defaultdict(dict)
         self._anchors: dict[Place, Pair] = {}
-        self._holders: dict[str, Place] = {}
+        self._waiting: dict[Place, None] = {}
+        self._holders: dict[Claim, Place] = {}
+        self._held: defaultdict[Place, set[Claim]] = defaultdict(set)
 
     @classmethod
-    def of(cls, resources: Iterable[Resource], service_cidrs: Iterable[str] = DEFAULT_SERVICE_CIDRS) -> MemoryWorld:
-        """Return a world of `resources`, with defaults and cluster addresses; the controllers have not run yet.
+    def of(
+        cls,
+        resources: Iterable[Resource],
+        service_cidrs: Iterable[str] = SERVICE_CIDRS,
+        *,
+        node_ports: range = NODE_PORTS,
+        load_balancer_pool: Iterable[str] = (),
+    ) -> MemoryWorld:
+        """Return a world of `resources`, with defaults, addresses and node ports; the controllers have not run yet.
 
-        Addresses that somebody asks for are given first, then the rest in the order of namespace and name.
+        What somebody asks for is given first, then the rest in the order of namespace and name.
 
         Raises:
-            ManifestError: addresses collide or lie outside the ranges; it holds every such finding.
+            UsageError: a range is none.
+            ManifestError: requests collide or lie outside the ranges; it holds every such finding.
             ExhaustedError: a range is full.
 
         """
-        world = cls(parse_ranges(service_cidrs))
+        world = cls(Ranges.of(service_cidrs, node_ports, load_balancer_pool))
         complete = sorted((with_defaults(resource) for resource in resources), key=by_place)
         services = [resource for resource in complete if isinstance(resource, Service)]
         for service in services:
-            for address in addresses_of(service):
-                if any(address in each for each in world.ranges):
-                    world.claim(canonical(address) or address, service)
+            for claim in claims_of(service):
+                world.claim(claim, service)
+        for service in services:
+            asked = service.spec.load_balancer_ip
+            if asked and is_waiting(service):
+                world.claim(balancer_ip(asked), service)
         findings: list[Finding] = []
         for resource in complete:
             try:
@@ -197,20 +205,30 @@ class MemoryWorld:
         if old:
             self._forget(old)
             del self._objects[type(old)][by_place(old)]
-            if isinstance(old, Service):
-                for address in addresses_of(old):
-                    self.release(canonical(address) or address)
+            for claim in self._held.pop(by_place(old), ()) if isinstance(old, Service) else ():
+                del self._holders[claim]
 
-    def claim(self, address: str, service: Service) -> bool:
-        """See :class:`~svcnat.controllers.allocation.Pool`."""
-        return self._holders.setdefault(address, by_place(service)) == by_place(service)
+    def waiting(self) -> Sequence[Service]:
+        """See :class:`World`."""
+        return [self._objects[Service][place] for place in sorted(self._waiting)]
 
-    def release(self, address: str) -> None:
-        """See :class:`~svcnat.controllers.allocation.Pool`."""
-        self._holders.pop(address, None)
+    def claim(self, claim: Claim, service: Service) -> bool:
+        """See :class:`~svcnat.controllers.claims.Pool`."""
+        place = by_place(service)
+        if self._holders.setdefault(claim, place) != place:
+            return False
+        self._held[place].add(claim)
+        return True
+
+    def release(self, claim: Claim, service: Service) -> None:
+        """See :class:`~svcnat.controllers.claims.Pool`."""
+        place = by_place(service)
+        if self._holders.get(claim) == place:
+            del self._holders[claim]
+            self._held[place].discard(claim)
 
     def draw(self, seed: str, bound: int) -> int:
-        """See :class:`~svcnat.controllers.allocation.Pool`: a hash of the seed."""
+        """See :class:`~svcnat.controllers.claims.Pool`: a hash of the seed."""
         return int.from_bytes(_hash(seed), "big") % bound
 
     def _forget(self, resource: Resource) -> None:
@@ -226,8 +244,11 @@ class MemoryWorld:
             yield self._by_label[kind, namespace, key, value], name
         for uid in {reference.uid for reference in resource.metadata.owner_references}:
             yield self._by_owner[uid], (kind, (namespace, name))
-        if isinstance(resource, Service) and (anchor := self._anchors.get((namespace, name))):
-            yield self._by_anchor[anchor], name
+        if isinstance(resource, Service):
+            if anchor := self._anchors.get((namespace, name)):
+                yield self._by_anchor[anchor], name
+            if is_waiting(resource):
+                yield self._waiting, (namespace, name)
 
 
 def _hash(text: str) -> bytes:

@@ -18,12 +18,13 @@ from svcnat.model.addresses import Network, canonical, family, parse_network
 from svcnat.model.quoting import printable, quoted
 from svcnat.model.validation.addresses import check_pair
 from svcnat.model.validation.names import CIDR_TEXT, check, check_choice, dns_subdomain
-from svcnat.model.validation.problems import Problem, invalid, required, unsupported
+from svcnat.model.validation.problems import Problem, duplicate, invalid, required, unsupported
 
 API_VERSION = "svcnat.io/v1alpha1"
 SERVICE_RANGES = "10.96.0.0/12,fd00:10:96::/112"
 SWITCHES = ("auto", "on", "off")
 BACKENDS = ("nftables", "iptables")
+_DEVICE_NAME_MAX = 15  # bytes: IFNAMSIZ - 1 (Linux, dev_valid_name)
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -44,6 +45,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     bridge_masquerade: str = "auto"
     load_balancer_pool: list[str] = []
     """Ranges for load balancers: CIDRs, or FIRST-LAST."""
+    load_balancer_interfaces: list[str] = []
+    """The links on which the host answers for load-balancer and external IPs (ARP, neighbour discovery).
+
+    Hosts on these links then reach the addresses without a route, and no device of the host has them. Whoever may
+    write Services can so take over any address of these links that no device of the host has. The host must forward;
+    a link that does not exist is a warning."""
     cluster_domain: str = "cluster.local"
     metrics_bind_address: str = ""
     """ADDRESS:PORT; unset means off."""
@@ -167,6 +174,19 @@ def _check_pool(field: str, values: list[str]) -> list[Problem]:
     return problems
 
 
+def _check_interfaces(field: str, values: list[str]) -> list[Problem]:
+    problems = []
+    for index, name in enumerate(values):
+        place = f"{field}[{index}]"
+        if name == "lo":
+            problems.append(invalid(place, name, "the loopback device has no neighbours"))
+        elif name in (".", "..") or not re.fullmatch(r"[^\s/:\0]+", name) or len(name.encode()) > _DEVICE_NAME_MAX:
+            problems.append(invalid(place, name, "must be the name of a network device"))
+        elif name in values[:index]:
+            problems.append(duplicate(place, name))
+    return problems
+
+
 def _ordered(first: str, last: str) -> bool:
     return family(first) == family(last) and int(ip_address(first)) <= int(ip_address(last))
 
@@ -188,6 +208,7 @@ _RULES: dict[str, Callable[[str, Any], list[Problem]]] = {
     "nodePortRange": _check_port_range,
     "bridgeMasquerade": lambda field, value: check_choice(field, value, SWITCHES),
     "loadBalancerPool": _check_pool,
+    "loadBalancerInterfaces": _check_interfaces,
     "clusterDomain": lambda field, value: check(field, value.removesuffix("."), dns_subdomain),
     "metricsBindAddress": _check_bind,
     "healthzBindAddress": _check_bind,

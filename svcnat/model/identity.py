@@ -14,11 +14,14 @@ def items_of(root: Any) -> list[Any] | None:
     """Return the members of a list; None when the document is no list.
 
     The items of a typed list (``ServiceList``), as the API serves them, may leave out what the list's kind says.
+    Go writes an empty list as null.
     """
     name = root.get("kind") if isinstance(root, dict) else None
-    if not isinstance(name, str) or not name.endswith("List") or not isinstance(root.get("items"), list):
+    if not isinstance(name, str) or not name.endswith("List"):
         return None
-    items: list[Any] = root["items"]
+    items: list[Any] = [] if root.get("items") is None and _lists_known(name) else root.get("items")
+    if not isinstance(items, list):
+        return None
     member = {"apiVersion": root.get("apiVersion"), "kind": name.removesuffix("List")}
     for item in items if member["kind"] in kinds.BY_NAME else ():
         if isinstance(item, dict):
@@ -38,7 +41,13 @@ def kind_of(root: Any) -> tuple[Kind | None, Problem | None]:
             return None, required(key)
         if not isinstance(value, str):
             return None, invalid(key, value, "must be text")
+    if _lists_known(root["kind"]):
+        return None, invalid("items", root.get("items"), "must be a list")
     return _known(root["apiVersion"], root["kind"])
+
+
+def _lists_known(name: str) -> bool:
+    return name == "List" or (name.endswith("List") and name.removesuffix("List") in kinds.BY_NAME)
 
 
 def _known(version: str, name: str) -> tuple[Kind | None, Problem | None]:

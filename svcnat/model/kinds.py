@@ -1,6 +1,6 @@
 """Which kinds there are, what people call them, and how an object becomes text and back.
 
-Order is the order of ``get all`` and of creation. This module knows nothing of files or stores.
+Their order is that of ``get all`` and of every walk over all objects. This module knows nothing of files or stores.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from svcnat.model.kinds import Kind
 from svcnat.model.manifest_text import Document, Lines
 from svcnat.model.objects import Resource
 from svcnat.model.quoting import printable, quoted, steps
-from svcnat.model.validation import NODE_PORTS, Problem, validate
+from svcnat.model.validation import Problem, validate
 
 LARGEST = 3 * 1024 * 1024
 """The largest object, in bytes of JSON: what the Kubernetes API server takes in one request."""
@@ -57,23 +57,25 @@ def load(
     *,
     strict: bool = False,
     namespace: str = "default",
-    node_ports: range = NODE_PORTS,
 ) -> Loaded:
     """Return the objects of files, each given as its name and its bytes: YAML or JSON, any number of documents.
 
     Lists (``kind: List``, ``ServiceList``) are opened; kinds that svcnat does not know are skipped, with one finding
     each. `namespace` is put into namespaced objects that name none. With `strict`, unknown fields are errors.
-    `node_ports` are those a Service may ask for.
 
     Raises:
         ManifestError: with every finding of every file, in their order.
 
     """
-    judge = _Judge(strict, namespace, node_ports)
+    judge = _Judge(strict, namespace)
     whole = _Verdict()
     for source, data in texts:
         for document in manifest_text.documents(data):
-            whole.add(_judge_document(judge, source, document))
+            verdict = _judge_document(judge, source, document)
+            if verdict.errors:
+                # An unknown field is often why another one is missing: the hint must not get lost.
+                verdict.errors += verdict.warnings
+            whole.add(verdict)
     whole.errors.extend(_claimed_twice(whole.manifests))
     if whole.errors:
         raise ManifestError(whole.errors)
@@ -113,7 +115,6 @@ class _Judge:
 
     strict: bool
     namespace: str
-    node_ports: range
 
     def document(self, source: str, document: Document) -> _Verdict:
         """Return the verdict on a document, opening lists however they are nested."""
@@ -163,7 +164,7 @@ class _Judge:
             document["metadata"] = {"namespace": self.namespace, **document.get("metadata", {})}
         resource = kinds.from_document(document)
         wrong = _Wrong(path for path, _ in found.wrong)
-        for problem in validate(resource, node_ports=self.node_ports):
+        for problem in validate(resource):
             if not wrong.concerns(problem.at or problem.field):
                 verdict.errors.append(self._finding(piece, problem))
         verdict.manifests.append(Manifest(piece.source, document, resource, piece.lines))

@@ -296,6 +296,12 @@ class Container(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     target_container_name: str = ""
 
 
+class PodReadinessGate(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 PodReadinessGate."""
+
+    condition_type: str = ""
+
+
 class PodSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 PodSpec."""
 
@@ -309,7 +315,7 @@ class PodSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="cam
     subdomain: str = ""
     restart_policy: str | None = None
     termination_grace_period_seconds: int | None = None
-    readiness_gates: Any = None
+    readiness_gates: list[PodReadinessGate] = []
     active_deadline_seconds: int | None = None
     affinity: Any = None
     automount_service_account_token: bool | None = None
@@ -349,6 +355,46 @@ class PodIP(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
     ip: str = ""
 
 
+class ContainerStateDetail(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 ContainerStateWaiting, ContainerStateRunning and ContainerStateTerminated in one."""
+
+    reason: str = ""
+    message: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    container_id: str = field(default="", name="containerID")
+
+
+class ContainerState(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 ContainerState; one of the three is there."""
+
+    waiting: ContainerStateDetail | None = None
+    running: ContainerStateDetail | None = None
+    terminated: ContainerStateDetail | None = None
+
+
+class ContainerStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 ContainerStatus."""
+
+    name: str = ""
+    image: str = ""
+    image_id: str = field(default="", name="imageID")
+    container_id: str = field(default="", name="containerID")
+    ready: bool | None = None
+    started: bool | None = None
+    restart_count: int | None = None
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+    stop_signal: str | None = None
+    allocated_resources: Any = None
+    allocated_resources_status: Any = None
+    resources: Any = None
+    user: Any = None
+    volume_mounts: Any = None
+
+
 class PodStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 PodStatus; ``phase`` is Pending, Running, Succeeded, Failed or Unknown."""
 
@@ -363,7 +409,7 @@ class PodStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     pod_ips: list[PodIP] = field(default_factory=list, name="podIPs")
     start_time: str | None = None
     init_container_statuses: Any = None
-    container_statuses: Any = None
+    container_statuses: list[ContainerStatus] = []
     ephemeral_container_statuses: Any = None
     qos_class: str = ""
     resize: str = ""
@@ -456,6 +502,22 @@ class NodeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="ca
     external_id: str = field(default="", name="externalID")
 
 
+class NodeSystemInfo(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 NodeSystemInfo."""
+
+    kubelet_version: str = ""
+    kube_proxy_version: str = ""
+    os_image: str = ""
+    kernel_version: str = ""
+    container_runtime_version: str = ""
+    operating_system: str = ""
+    architecture: str = ""
+    machine_id: str = field(default="", name="machineID")
+    system_uuid: str = field(default="", name="systemUUID")
+    boot_id: str = field(default="", name="bootID")
+    swap: Any = None
+
+
 class NodeStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 NodeStatus."""
 
@@ -468,7 +530,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="
     declared_features: Any = None
     features: Any = None
     images: Any = None
-    node_info: Any = None
+    node_info: NodeSystemInfo = NodeSystemInfo()
     phase: str | None = None
     runtime_handlers: Any = None
     volumes_attached: Any = None

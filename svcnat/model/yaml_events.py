@@ -216,13 +216,7 @@ class _Builder:
         value = resolve(text)
         if tag in ("!", "str"):
             return text
-        kinds: dict[str, tuple[type, ...]] = {
-            "int": (int,),
-            "float": (float, int),
-            "bool": (bool,),
-            "null": (type(None),),
-        }
-        if tag not in kinds:
+        if tag not in _SCALAR_TAGS:
             self._break(event, f"the YAML tag {quoted(event.tag)} is not supported")
         if not isinstance(value, _SCALAR_TAGS[tag]) or (isinstance(value, bool) and tag != "bool"):
             self._break(event, f"{quoted(text)} is no {tag}, as its YAML tag says")

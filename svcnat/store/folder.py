@@ -28,7 +28,7 @@ def read_sources(
     that is reached twice is read once.
 
     Raises:
-        UsageError: ``-`` twice or without `stdin`, or an address of the web.
+        UsageError: ``-`` twice or without `stdin`, an address of the web, or nothing at all.
         ManifestError: what cannot be read, every one of it.
 
     """
@@ -39,6 +39,9 @@ def read_sources(
     for path in paths:
         if path == "-" and stdin:
             reader.keep("<stdin>", stdin)
+        elif not path:
+            # To pathlib it is the current folder, and to a script a variable that is not set.
+            raise UsageError("-f takes files, folders and -, not an empty name; . is this folder")
         elif path.startswith(("http://", "https://")):
             raise UsageError(f"-f takes files, folders and -: download {path} first")
         else:

@@ -60,6 +60,43 @@ MIGRATIONS: tuple[Migration, ...] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX addresses_by_service ON addresses (namespace, name)",
     ),
+    (
+        # The primary key is the promise that no address and no node port is ever given twice.
+        """CREATE TABLE claims (
+            kind TEXT NOT NULL,
+            value TEXT NOT NULL,
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL,
+            PRIMARY KEY (kind, value)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX claims_by_service ON claims (namespace, name)",
+        "INSERT INTO claims SELECT 'clusterIP', address, namespace, name FROM addresses",
+        "DROP TABLE addresses",
+        # Node ports and load balancers' addresses were not guarded before: of two Services the older one keeps them.
+        """INSERT OR IGNORE INTO claims
+            SELECT 'nodePort', json_extract(port.value, '$.nodePort') || '', namespace, name
+            FROM objects, json_each(CAST(body AS TEXT), '$.spec.ports') AS port
+            WHERE kind = 'Service' AND json_extract(port.value, '$.nodePort') > 0 ORDER BY objects.id""",
+        """INSERT OR IGNORE INTO claims
+            SELECT 'nodePort', json_extract(CAST(body AS TEXT), '$.spec.healthCheckNodePort') || '', namespace, name
+            FROM objects WHERE kind = 'Service'
+            AND json_extract(CAST(body AS TEXT), '$.spec.healthCheckNodePort') > 0 ORDER BY id""",
+        """INSERT OR IGNORE INTO claims
+            SELECT 'loadBalancerIP', json_extract(entry.value, '$.ip'), namespace, name
+            FROM objects, json_each(CAST(body AS TEXT), '$.status.loadBalancer.ingress') AS entry
+            WHERE kind = 'Service' AND json_extract(entry.value, '$.ip') IS NOT NULL ORDER BY objects.id""",
+        # The Services that wait for a load balancer's address, and the pool that they were shown last.
+        """CREATE TABLE waiting (
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL,
+            PRIMARY KEY (namespace, name)
+        ) STRICT, WITHOUT ROWID""",
+        """INSERT INTO waiting SELECT namespace, name FROM objects WHERE kind = 'Service'
+            AND json_extract(CAST(body AS TEXT), '$.spec.type') = 'LoadBalancer'
+            AND json_extract(CAST(body AS TEXT), '$.spec.loadBalancerClass') IS NULL
+            AND json_extract(CAST(body AS TEXT), '$.status.loadBalancer.ingress[0]') IS NULL""",
+        "INSERT INTO meta VALUES ('loadBalancerPool', '')",
+    ),
 )
 
 
@@ -91,9 +128,10 @@ def version_of(connection: sqlite3.Connection, path: str, migrations: Sequence[M
         StoreError: another program's file, or a newer svcnat's.
 
     """
+    # In this order: another process may make the tables between two of these reads, and then all that follow tell so.
+    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if application != APPLICATION_ID and not (empty and version == 0):
         raise StoreError(f"{path}: a database of another program, not an svcnat state file; name another file")
     if version > len(migrations):

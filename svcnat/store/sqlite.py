@@ -19,16 +19,18 @@ from typing import Self
 from urllib.parse import quote
 
 from svcnat.controllers.admission import KUBERNETES
-from svcnat.controllers.allocation import DEFAULT_SERVICE_CIDRS, parse_ranges
+from svcnat.controllers.ranges import NODE_PORTS, SERVICE_CIDRS, Ranges
 from svcnat.errors import StoreError
 from svcnat.model.objects import Service
-from svcnat.model.validation import NODE_PORTS
 from svcnat.store.schema import MIGRATIONS, Migration, migrate, version_of
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.transaction import Transaction
 
 BUSY_SECONDS = 10.0
 """How long a command waits for another one's transaction."""
+
+
+_DAMAGED = "the state file is damaged; restore a backup, or move it away to start afresh"
 
 
 def utc_now() -> str:
@@ -42,8 +44,7 @@ class Store:
     def __init__(
         self,
         path: Path,
-        service_cidrs: Iterable[str],
-        node_ports: range,
+        ranges: Ranges,
         busy_seconds: float,
         clock: Callable[[], str],
         randbelow: Callable[[int], int],
@@ -51,8 +52,7 @@ class Store:
         self.path = path
         self.writable = False
         self.identity = ""
-        self._ranges = parse_ranges(service_cidrs)
-        self._node_ports = node_ports
+        self._ranges = ranges
         self._busy_seconds = busy_seconds
         self._clock = clock
         self._randbelow = randbelow
@@ -65,8 +65,9 @@ class Store:
         path: str | os.PathLike[str],
         *,
         create: bool = True,
-        service_cidrs: Iterable[str] = DEFAULT_SERVICE_CIDRS,
+        service_cidrs: Iterable[str] = SERVICE_CIDRS,
         node_ports: range = NODE_PORTS,
+        load_balancer_pool: Iterable[str] = (),
         busy_seconds: float = BUSY_SECONDS,
         migrations: Sequence[Migration] = MIGRATIONS,
         clock: Callable[[], str] = utc_now,
@@ -75,14 +76,16 @@ class Store:
         """Open a state file, making it (0600, in a folder of 0700) or converting an older one first.
 
         A new one holds the Service ``default/kubernetes`` at the first address of the first service CIDR. A file that
-        may not be written is opened for reading.
+        may not be written is opened for reading. `load_balancer_pool` are CIDRs or FIRST-LAST; Services that wait for
+        an address of a pool that is new get it with the next transaction.
 
         Raises:
             StoreError: there is none (with ``create=False``), or it is damaged, foreign, newer, or not permitted.
-            UsageError: a service CIDR is none.
+            UsageError: a range of addresses is none.
 
         """
-        store = cls(Path(path), service_cidrs, node_ports, busy_seconds, clock, randbelow)
+        ranges = Ranges.of(service_cidrs, node_ports, load_balancer_pool)
+        store = cls(Path(path), ranges, busy_seconds, clock, randbelow)
         try:
             store._make_file(create=create)
             with store._reporting(), store._connection() as connection:
@@ -135,7 +138,7 @@ class Store:
             raise StoreError(f"{self.path}: the state file is read-only for this user; run as root")
         with self._reporting(), self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection, self._ranges, self._node_ports, self._clock, self._randbelow)
+            transaction = Transaction(connection, self._ranges, self._clock, self._randbelow)
             yield transaction
             transaction.finish()
             if not dry_run:
@@ -163,7 +166,8 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         """Open the file: to write if that is permitted, else to read."""
-        base = f"file:{quote(os.path.abspath(self.path))}"  # noqa: PTH100 - resolve() would follow links
+        path = os.path.abspath(self.path)  # noqa: PTH100 - resolve() would follow links
+        base = f"file:{quote(os.fsencode(path))}"
         self.writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
         try:
             return self._connect_to(f"{base}?mode={'rw' if self.writable else 'ro'}")
@@ -172,7 +176,7 @@ class Store:
             log = Path(f"{self.path}-wal")
             if self.writable or (log.exists() and log.stat().st_size):
                 raise
-            return self._connect_to(f"{base}?immutable=1")
+            return self._connect_to(f"{base}?mode=ro&immutable=1")
 
     def _connect_to(self, uri: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -195,9 +199,12 @@ class Store:
             else:
                 self.path.stat()
         except FileExistsError:
-            return
+            if not os.path.exists(self.path):  # noqa: PTH110 - Path.exists() raises what it cannot see
+                raise StoreError(f"{self.path}: a link to nothing; make it anew, or name another file") from None
         except FileNotFoundError as error:
-            raise StoreError(f"{self.path}: no such state file; create or apply something first") from error
+            if not create:
+                raise StoreError(f"{self.path}: no such state file; create or apply something first") from error
+            raise StoreError(f"{self.path}: cannot create a state file there; name another file") from error
         except OSError as error:
             if not (create and os.path.exists(self.path)):  # noqa: PTH110 - Path.exists() raises what it cannot see
                 raise StoreError(
@@ -216,8 +223,11 @@ class Store:
                     f"{self.path}: an older schema, to be converted, but the file is read-only; run as root"
                 )
             migrate(connection, str(self.path), migrations)
-        (identity,) = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
-        self.identity = str(uuid.UUID(hex=identity))
+        row = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+        try:
+            self.identity = str(uuid.UUID(hex=row[0]))
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{self.path}: {_DAMAGED}") from error
 
     def _set_journal(self, connection: sqlite3.Connection) -> None:
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
@@ -240,7 +250,7 @@ def _advice(error: sqlite3.Error) -> str:
     if name.startswith("SQLITE_NOTADB"):
         return "not an svcnat state file; name another file, or move this one away to start afresh"
     if name.startswith("SQLITE_CORRUPT"):
-        return "the state file is damaged; restore a backup, or move it away to start afresh"
+        return _DAMAGED
     if name.startswith("SQLITE_BUSY"):
         return "another command keeps the state file locked; try again when it has finished"
     if name.startswith("SQLITE_READONLY"):
@@ -249,4 +259,6 @@ def _advice(error: sqlite3.Error) -> str:
         return "cannot open the state file: check that it is a file that this user may read, or run as root"
     if name.startswith("SQLITE_FULL"):
         return "the disk is full; nothing was changed"
+    if name.startswith("SQLITE_IOERR"):
+        return "reading or writing failed: is the disk full or broken, or is this no plain file?"
     return f"the state file cannot be used: {error}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -15,9 +15,10 @@ import msgspec
 from msgspec.structs import replace
 
 from svcnat.controllers.admission import KUBERNETES, admit, keep_status, kubernetes_service
-from svcnat.controllers.allocation import ServiceRange
+from svcnat.controllers.claims import Claim, is_waiting
 from svcnat.controllers.merge import last_applied, three_way, with_last_applied
-from svcnat.controllers.react import react
+from svcnat.controllers.ranges import Ranges
+from svcnat.controllers.react import react, serve_waiting
 from svcnat.controllers.revision import revise
 from svcnat.controllers.world import Change, by_place
 from svcnat.errors import ConflictError, NotFoundError
@@ -47,14 +48,12 @@ class Transaction(Snapshot):
     def __init__(
         self,
         connection: sqlite3.Connection,
-        ranges: tuple[ServiceRange, ...],
-        node_ports: range,
+        ranges: Ranges,
         clock: Callable[[], str],
         randbelow: Callable[[int], int],
     ) -> None:
         super().__init__(connection)
         self.ranges = ranges
-        self.node_ports = node_ports
         self._clock = clock
         self._randbelow = randbelow
         self._began_at = self.revision
@@ -67,8 +66,8 @@ class Transaction(Snapshot):
 
         Raises:
             ConflictError: there is one of that name.
-            ManifestError: it is invalid, or asks for an address that it cannot have.
-            ExhaustedError: no address is left.
+            ManifestError: it is invalid, or asks for an address or node port that it cannot have.
+            ExhaustedError: none is left.
 
         """
         resource = _resource(new)
@@ -82,7 +81,7 @@ class Transaction(Snapshot):
         Raises:
             ConflictError: the document names another resourceVersion than the object has.
             ManifestError: the result is invalid, or changes what may not change.
-            ExhaustedError: no address is left.
+            ExhaustedError: no address or node port is left.
 
         """
         modified = with_last_applied(document)
@@ -142,7 +141,9 @@ class Transaction(Snapshot):
         live: Any = self._live(resource)
         if resource.metadata.uid not in ("", live.metadata.uid):
             raise ConflictError(f"{named(resource)} was deleted and made anew: its uid is {live.metadata.uid}")
-        stored = self.put(with_defaults(replace(live, status=resource.status)))  # type: ignore[attr-defined]
+        changed: Resource = replace(live, status=resource.status)  # type: ignore[attr-defined]
+        # A load balancer's addresses are claims; a Pod's status, which is set most of all, is nobody else's business.
+        stored = self.put(admit(self, changed, live) if isinstance(changed, Service) else with_defaults(changed))
         same = stored.metadata.resource_version == live.metadata.resource_version
         return Outcome(stored, "unchanged" if same else "configured")
 
@@ -150,6 +151,8 @@ class Transaction(Snapshot):
         """Run the controllers over what has changed so far."""
         if self.get(Service, *KUBERNETES) is None:
             self.put(kubernetes_service(self))
+        if self._pool_changed():
+            serve_waiting(self)
         changes, self._changes = self._changes, []
         react(self, changes)
         self._changes.clear()  # What the controllers wrote, they have followed up themselves.
@@ -159,6 +162,12 @@ class Transaction(Snapshot):
         self.settle()
         if self.revision != self._began_at:
             self._connection.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (self.revision,))
+
+    def _pool_changed(self) -> bool:
+        """Tell whether those that wait for an address have not seen this pool yet; note that they have."""
+        pool = repr([(each.first, each.last) for each in self.ranges.balancers])
+        update = "UPDATE meta SET value = ? WHERE key = 'loadBalancerPool' AND value != ?"
+        return bool(self._connection.execute(update, (pool, pool)).rowcount)
 
     def _live(self, resource: R) -> R:
         live = self.get(type(resource), *by_place(resource))
@@ -196,29 +205,37 @@ class Transaction(Snapshot):
         return stored
 
     def remove(self, resource: Resource) -> None:
-        """Delete the object of this kind, namespace and name, and release its addresses."""
+        """Delete the object of this kind, namespace and name, and release what it held."""
         place = by_place(resource)
         if found := self._find(type(resource), *place):
             row, old = found
             self._connection.execute("DELETE FROM objects WHERE id = ?", (row,))
             self._index(row, old, None)
             if isinstance(old, Service):
-                self._connection.execute("DELETE FROM addresses WHERE namespace = ? AND name = ?", place)
+                self._connection.execute("DELETE FROM claims WHERE namespace = ? AND name = ?", place)
             self.revision += 1
             self._changes.append(Change(old, None))
 
-    def claim(self, address: str, service: Service) -> bool:
-        """Give an address to a Service; False if another one holds it."""
+    def waiting(self) -> Sequence[Service]:
+        """Return the Services that wait for a load balancer's address, sorted by namespace and name."""
+        query = "SELECT body FROM waiting JOIN objects USING (namespace, name) WHERE kind = 'Service'"
+        return self._objects(Service, f"{query} ORDER BY namespace, name", ())
+
+    def claim(self, claim: Claim, service: Service) -> bool:
+        """Give an address or a node port to a Service; False if another one holds it."""
         place = by_place(service)
-        self._connection.execute("INSERT OR IGNORE INTO addresses VALUES (?, ?, ?)", (address, *place))
+        self._connection.execute("INSERT OR IGNORE INTO claims VALUES (?, ?, ?, ?)", (*claim, *place))
         holder: tuple[str, str] = self._connection.execute(
-            "SELECT namespace, name FROM addresses WHERE address = ?", (address,)
+            "SELECT namespace, name FROM claims WHERE kind = ? AND value = ?", claim
         ).fetchone()
         return holder == place
 
-    def release(self, address: str) -> None:
-        """Take an address back."""
-        self._connection.execute("DELETE FROM addresses WHERE address = ?", (address,))
+    def release(self, claim: Claim, service: Service) -> None:
+        """Take it back, if the Service holds it."""
+        self._connection.execute(
+            "DELETE FROM claims WHERE kind = ? AND value = ? AND namespace = ? AND name = ?",
+            (*claim, *by_place(service)),
+        )
 
     def draw(self, seed: str, bound: int) -> int:  # noqa: ARG002 - only Worlds without randomness need the seed
         """Return a random number below `bound`."""
@@ -239,6 +256,12 @@ class Transaction(Snapshot):
             "INSERT INTO owners VALUES (?, ?)",
             _owners(row, old),
             _owners(row, new),
+        )
+        self._difference(
+            "DELETE FROM waiting WHERE namespace = ? AND name = ?",
+            "INSERT INTO waiting VALUES (?, ?)",
+            _waiting(old),
+            _waiting(new),
         )
         before = old.spec.selector if isinstance(old, Service) else {}
         after = new.spec.selector if isinstance(new, Service) else {}
@@ -298,3 +321,7 @@ def _labels(row: int, resource: Resource | None) -> Iterable[tuple[Any, ...]]:
 
 def _owners(row: int, resource: Resource | None) -> Iterable[tuple[str, int]]:
     return ((reference.uid, row) for reference in resource.metadata.owner_references) if resource else ()
+
+
+def _waiting(resource: Resource | None) -> Iterable[tuple[str, str]]:
+    return (by_place(resource),) if isinstance(resource, Service) and is_waiting(resource) else ()

@@ -121,8 +121,8 @@ def test_flags_with_optional_values_do_not_eat_arguments(svcnat: Svcnat, probe: 
 
 def test_a_command_after_two_dashes_is_left_alone(svcnat: Svcnat, probe: SimpleNamespace) -> None:
     """Not one of its words is ours, whatever it looks like."""
-    svcnat("lab", "probe", "pod", "-v", "--", "curl", "-v", "--dry-run", "--", "x")
-    assert probe.options.command == ["curl", "-v", "--dry-run", "--", "x"]
+    svcnat("lab", "probe", "pod", "-v", "--", "curl", "-v", "--dry-run", "--", "x", "\udcff")
+    assert probe.options.command == ["curl", "-v", "--dry-run", "--", "x", "\udcff"]
     assert probe.options.words == ["pod"]
 
 
@@ -136,6 +136,12 @@ def test_a_command_after_two_dashes_is_left_alone(svcnat: Svcnat, probe: SimpleN
         (("probe", "--nope"), "unrecognized arguments: --nope"),
         (("probe", "--dry-run=maybe"), "invalid choice: 'maybe'"),
         (("--state",), "argument --state: expected one argument"),
+        (("probe", "--state", ""), "argument --state: must not be empty"),
+        (("--config=", "probe"), "argument --config: must not be empty"),
+        (("probe", "--netns="), "argument --netns: must not be empty"),
+        (("--lab", "", "probe"), "argument --lab: must not be empty"),
+        (("probe", "a", "b\udcff"), r"'b\udcff' is not UTF-8 text"),
+        (("probe", "-n", "\udcff"), r"'\udcff' is not UTF-8 text"),
         (("evil\x1b[31m\n",), r"unknown verb 'evil\u001b[31m"),
     ],
 )

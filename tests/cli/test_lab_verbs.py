@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +106,13 @@ def test_other_verbs_work_on_the_lab(svcnat: Run, lab: str) -> None:
     assert "Connections:" in svcnat("describe", "svc", "web", "--lab", lab).out
 
 
+def test_a_labs_manifests_can_be_applied_again(svcnat: Run, lab: str, tmp_path: Path) -> None:
+    """Their topology has been read by the lab: it is no kind without use."""
+    (tmp_path / "web.yml").write_text(MANIFESTS)
+    again = svcnat("--lab", lab, "apply", "-f", str(tmp_path))
+    assert again.err == "skipped, as svcnat has no use for these kinds: ConfigMap\n"
+
+
 @pytest.mark.packets
 def test_exec_runs_inside(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
     """A pod reaches the service; the command's exit code is ours."""
@@ -118,6 +127,25 @@ def test_exec_runs_inside(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert " saw " in capfd.readouterr().out
     assert main(["lab", "exec", "--lab", lab, "node-1", "--", "sh", "-c", "exit 7"]) == 7
     assert main(["lab", "exec", "--lab", lab, "client-2", "--", "sh", "-c", "kill -9 $$"]) == 137
+
+
+def test_signals_are_the_commands(lab: str) -> None:
+    """Ctrl-C does not end us before a command that goes on; a request to end is passed on."""
+    program = "import sys; from svcnat.cli.frame import main; sys.exit(main(sys.argv[1:]))"
+    script = "trap 'echo ended; exit 9' TERM; echo up; while :; do sleep 0.05; done"
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, "lab", "exec", "--lab", lab, "client-pod", "--", "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        assert running.stdout.readline() == "up\n"
+        running.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.3)
+        running.terminate()
+        assert running.communicate()[0] == "ended\n"
+    assert running.returncode == 9
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from svcnat.controllers.admission import admit, keep_status, kubernetes_service
+from svcnat.controllers.claims import cluster_ip
 from svcnat.controllers.world import MemoryWorld
 from svcnat.errors import ManifestError
 from svcnat.model.objects import (
@@ -65,23 +66,44 @@ def test_becoming_an_external_name_drops_the_addresses() -> None:
     merged = replace(live, spec=replace(live.spec, type="ExternalName", external_name="example.org"))
     external = world.put(admit(world, merged, live))
     assert (external.spec.cluster_ip, external.spec.cluster_ips, external.spec.ip_families) == (None, [], [])
-    assert world.claim("10.96.0.77", service("other"))
+    assert world.claim(cluster_ip("10.96.0.77"), service("other"))
     back = admit(world, service(), external)
     assert back.spec.cluster_ip not in (None, "", "10.96.0.77")
 
 
-def test_node_ports_stay_with_port_and_protocol() -> None:
-    """A node port is kept, unless the new manifest gives it to another port; ClusterIP drops it."""
-    old = {"type": "NodePort", "ports": (ServicePort(name="a", port=80, node_port=30080),)}
-    kept = updated(service(type="NodePort", ports=(ServicePort(name="b", port=80),)), **old)
-    assert kept.spec.ports[0].node_port == 30080
-    moved = (ServicePort(name="a", port=80), ServicePort(name="b", port=81, node_port=30080))
-    assert [port.node_port for port in updated(service(type="NodePort", ports=moved), **old).spec.ports] == [
-        None,
-        30080,
-    ]
-    dropped = updated(service(type="ClusterIP", ports=(ServicePort(port=80, node_port=30080),)), **old)
+def ports(*given: tuple[str, int, int | None]) -> tuple[ServicePort, ...]:
+    return tuple(ServicePort(name=name, port=port, node_port=number) for name, port, number in given)
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        ([("b", 80, None)], [30080]),
+        ([("a", 8080, None)], [30080]),
+        ([("a", 80, 30081)], [30081]),
+        ([("a", 80, None), ("b", 81, 30080)], [None, 30080]),
+        ([("c", 80, None), ("a", 81, None)], [None, 30080]),
+    ],
+)
+def test_node_ports_stay(new: list[tuple[str, int, int | None]], expected: list[int | None]) -> None:
+    """With the port of that name, else of that number, unless another port has got it; None means any other."""
+    old = {"type": "NodePort", "ports": ports(("a", 80, 30080))}
+    for kind in ("NodePort", "LoadBalancer"):
+        numbers = [port.node_port for port in updated(service(type=kind, ports=ports(*new)), **old).spec.ports]
+        assert [
+            number if number == wanted else None for number, wanted in zip(numbers, expected, strict=True)
+        ] == expected
+        assert len(set(numbers)) == len(numbers)
+        assert None not in numbers
+
+
+def test_a_type_without_node_ports_drops_those_that_were_there() -> None:
+    """Remains are dropped wherever they moved; a new number is a mistake, in Kubernetes' words."""
+    old = {"type": "NodePort", "ports": ports(("a", 80, 30080))}
+    dropped = updated(service(type="ClusterIP", ports=ports(("b", 81, 30080))), **old)
     assert dropped.spec.ports[0].node_port is None
+    with pytest.raises(ManifestError, match="may not be used when `type` is 'ClusterIP'"):
+        updated(service(type="ClusterIP", ports=ports(("a", 80, 30081))), **old)
 
 
 def test_a_manifests_status_is_honoured_and_its_absence_keeps_the_old() -> None:

@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from svcnat.controllers.allocation import ServiceRange, allocate, parse_ranges
+from svcnat.controllers.allocation import allocate
+from svcnat.controllers.claims import cluster_ip
+from svcnat.controllers.ranges import Ranges, ServiceRange
 from svcnat.controllers.world import MemoryWorld
 from svcnat.errors import ExhaustedError, ManifestError, UsageError
 from svcnat.model.defaults import with_defaults
@@ -16,10 +18,10 @@ DUAL = ("10.96.0.0/12", "fd00:10:96::/112")
 
 
 def allocated(new: Service, *, old: Service | None = None, cidrs: tuple[str, ...] = DUAL) -> Service:
-    world = MemoryWorld(parse_ranges(cidrs))
+    world = MemoryWorld(Ranges.of(cidrs))
     if old:
         for address in old.spec.cluster_ips:
-            assert world.claim(address, old)
+            assert world.claim(cluster_ip(address), old)
     return allocate(with_defaults(new), old, world.ranges, world)
 
 
@@ -52,13 +54,13 @@ def test_ipv6_has_no_broadcast_address() -> None:
 def test_a_wrong_range_is_the_callers_mistake(cidr: str) -> None:
     """A service CIDR that is none, or too small, is a UsageError that names it."""
     with pytest.raises(UsageError, match=cidr.partition("/")[0].replace(".", r"\.")):
-        parse_ranges([cidr])
+        Ranges.of([cidr])
 
 
 def test_two_ranges_of_one_family_are_refused() -> None:
     """Two ranges mean dual stack."""
     with pytest.raises(UsageError, match="one of each"):
-        parse_ranges(["10.96.0.0/12", "10.0.0.0/16"])
+        Ranges.of(["10.96.0.0/12", "10.0.0.0/16"])
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_an_address_that_is_held_stays_even_outside_the_range() -> None:
 
 def test_dual_stack_comes_and_goes() -> None:
     """A change of policy claims the second address, and releases it; the first one stays."""
-    world = MemoryWorld(parse_ranges(DUAL))
+    world = MemoryWorld(Ranges.of(DUAL))
     single = allocate(with_defaults(service()), None, world.ranges, world)
     dual = allocate(
         replace(single, spec=replace(single.spec, ip_family_policy="PreferDualStack")), single, world.ranges, world
@@ -140,7 +142,7 @@ def test_dual_stack_comes_and_goes() -> None:
     assert dual.spec.cluster_ips[0] == single.spec.cluster_ip
     assert len(dual.spec.cluster_ips) == 2
     allocate(single, dual, world.ranges, world)
-    assert world.claim(dual.spec.cluster_ips[1], service("other"))
+    assert world.claim(cluster_ip(dual.spec.cluster_ips[1]), service("other"))
 
 
 def test_a_full_range_is_an_exhausted_error() -> None:

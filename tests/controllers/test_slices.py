@@ -141,6 +141,93 @@ def test_the_zone_is_the_nodes() -> None:
     assert slices_of(world)[0].endpoints[0].zone == "west"
 
 
+def hints(world: MemoryWorld) -> dict[str, tuple[list[str], list[str]]]:
+    """Zones and nodes that each hinted endpoint is meant for."""
+    return {
+        endpoint.addresses[0]: ([one.name for one in hint.for_zones], [one.name for one in hint.for_nodes])
+        for each in slices_of(world)
+        for endpoint in each.endpoints
+        if (hint := endpoint.hints)
+    }
+
+
+@pytest.mark.parametrize(
+    ("distribution", "expected"),
+    [
+        (None, {}),
+        ("PreferClose", {"10.0.0.1": (["east"], [])}),
+        ("PreferSameZone", {"10.0.0.1": (["east"], [])}),
+        ("PreferSameNode", {"10.0.0.1": (["east"], ["n1"]), "10.0.0.2": ([], ["n2"])}),
+    ],
+)
+def test_hints_follow_the_traffic_distribution(
+    distribution: str | None, expected: dict[str, tuple[list[str], list[str]]]
+) -> None:
+    """Each ready endpoint is for its own zone, and node: KEP-4444 and KEP-3015; what is not known is no hint."""
+    node = Node(metadata=ObjectMeta(name="n1", labels={"topology.kubernetes.io/zone": "east"}))
+    pods = [
+        pod("a", "10.0.0.1", node_name="n1"),
+        pod("b", "10.0.0.2", node_name="n2"),
+        pod("c", "10.0.0.3", node_name="n1", ready=False),
+        pod("d", "10.0.0.4"),
+    ]
+    world = settled([service(traffic_distribution=distribution), node, *pods])
+    assert hints(world) == expected
+    change(world, service(traffic_distribution="PreferSameNode"))
+    assert hints(world) == {"10.0.0.1": (["east"], ["n1"]), "10.0.0.2": ([], ["n2"])}
+    change(world, Node(metadata=ObjectMeta(name="n1", labels={"topology.kubernetes.io/zone": "west"})))
+    assert hints(world)["10.0.0.1"] == (["west"], ["n1"])
+    change(world, service())
+    assert hints(world) == {}
+
+
+def weighted(name: str, ip: str, weight: str | None) -> Pod:
+    made = pod(name, ip, f"fd00::{name}")
+    return replace(made, metadata=replace(made.metadata, annotations={"svcnat.io/weight": weight} if weight else {}))
+
+
+def test_weights_of_pods_are_on_their_slices() -> None:
+    """Other than 1, by address, in the order of the addresses; a changed weight changes its slice."""
+    pods = [weighted("b", "10.0.0.2", "7"), weighted("a", "10.0.0.1", "0"), weighted("c", "10.0.0.3", "1")]
+    world = settled([service(ip_family_policy="PreferDualStack"), *pods])
+    assert {each.address_type: each.metadata.annotations for each in slices_of(world)} == {
+        "IPv4": {"svcnat.io/weights": '{"10.0.0.1": 0, "10.0.0.2": 7}'},
+        "IPv6": {"svcnat.io/weights": '{"fd00::a": 0, "fd00::b": 7}'},
+    }
+    change(world, weighted("a", "10.0.0.1", "3"))
+    assert {each.metadata.annotations["svcnat.io/weights"] for each in slices_of(world)} == {
+        '{"10.0.0.1": 3, "10.0.0.2": 7}',
+        '{"fd00::a": 3, "fd00::b": 7}',
+    }
+    for each in ("a", "b"):
+        change(world, weighted(each, f"10.0.0.{1 if each == 'a' else 2}", None))
+    assert [each.metadata.annotations for each in slices_of(world)] == [{}, {}]
+
+
+def test_a_weight_touches_its_own_slice_only() -> None:
+    """One pod's weight rewrites one slice of many."""
+    pods = [pod(f"p{number:03}", f"10.0.{number // 200}.{number % 200 + 1}") for number in range(300)]
+    world = settled([service(), *pods])
+    before = {each.metadata.name: each for each in slices_of(world)}
+    heavy = replace(pods[0], metadata=replace(pods[0].metadata, annotations={"svcnat.io/weight": "5"}))
+    change(world, heavy)
+    changed = [each for each in slices_of(world) if before[each.metadata.name] != each]
+    assert [each.metadata.annotations for each in changed] == [{"svcnat.io/weights": '{"10.0.0.1": 5}'}]
+
+
+def test_weights_of_endpoints_are_mirrored() -> None:
+    """To the slices that have their addresses; and go when they go."""
+    written = mirrored(ready=("192.0.2.1", "2001:db8::1"))
+    weights = {"svcnat.io/weights": '{"192.0.2.1": 2, "2001:DB8::1": 3, "192.0.2.77": 9, "192.0.2.99": 1}'}
+    world = settled([service(selector={}), replace(written, metadata=replace(written.metadata, annotations=weights))])
+    assert {each.address_type: each.metadata.annotations for each in slices_of(world)} == {
+        "IPv4": {"svcnat.io/weights": '{"192.0.2.1": 2}'},
+        "IPv6": {"svcnat.io/weights": '{"2001:db8::1": 3}'},
+    }
+    change(world, written)
+    assert [each.metadata.annotations for each in slices_of(world)] == [{}, {}]
+
+
 def test_the_hostname_is_published_under_the_subdomain_of_the_service() -> None:
     """spec.hostname counts only if spec.subdomain names the Service."""
     pods = [
@@ -237,17 +324,17 @@ def test_a_slice_that_becomes_empty_goes() -> None:
 
 
 def test_a_slice_edited_by_hand_is_put_right() -> None:
-    """A managed slice says what the Pods say, whoever wrote to it; annotations stay."""
+    """A managed slice says what the Pods say, whoever wrote to it; annotations of others stay."""
     world = settled([service(), pod("a", "10.0.0.1")])
     (found,) = slices_of(world)
     edited = replace(
         found,
         endpoints=[Endpoint(addresses=["192.0.2.1"])],
-        metadata=replace(found.metadata, annotations={"svcnat.io/weights": "{}"}),
+        metadata=replace(found.metadata, annotations={"svcnat.io/weights": "{}", "theirs": "1"}),
     )
     change(world, edited)
     assert endpoints_of(world) == {("10.0.0.1", 80, True)}
-    assert slices_of(world)[0].metadata.annotations == {"svcnat.io/weights": "{}"}
+    assert slices_of(world)[0].metadata.annotations == {"theirs": "1"}
 
 
 # --- Services without selector -------------------------------------------------------------------------------

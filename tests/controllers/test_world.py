@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from svcnat.controllers.claims import cluster_ip
 from svcnat.controllers.react import settled
 from svcnat.controllers.world import MemoryWorld
 from svcnat.model.kinds import KINDS
@@ -60,9 +61,9 @@ def test_owned_objects_are_found_by_uid() -> None:
 def test_a_removed_service_gives_its_addresses_back() -> None:
     """A stateless world keeps no claim of what is gone."""
     world = MemoryWorld.of([service("a", cluster_ip="10.96.0.7")])
-    assert not world.claim("10.96.0.7", service("b"))
+    assert not world.claim(cluster_ip("10.96.0.7"), service("b"))
     world.remove(service("a"))
-    assert world.claim("10.96.0.7", service("b"))
+    assert world.claim(cluster_ip("10.96.0.7"), service("b"))
 
 
 pairs = st.dictionaries(st.sampled_from("abc"), st.sampled_from("12"), max_size=3)

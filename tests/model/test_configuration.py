@@ -37,13 +37,14 @@ def test_every_field() -> None:
         "nodePortAddresses: [192.0.2.0/24]\nnodePortRange: 30000-30100\nlocalhostNodePorts: true\n"
         "masqueradeAll: true\nbridgeMasquerade: off\nloadBalancerPool: [192.0.2.0/28, 192.0.2.64-192.0.2.80]\n"
         "clusterDomain: example.org.\nmetricsBindAddress: 127.0.0.1:9100\nhealthzBindAddress: '[::]:10256'\n"
-        "zone: a\nbackend: iptables\nendpointCounters: on\n"
+        "zone: a\nbackend: iptables\nendpointCounters: on\nloadBalancerInterfaces: [eth0, br-lan.7, 'büro']\n"
     )
     assert [str(each) for each in given.cluster_networks] == ["10.244.0.0/16", "fd00:10:244::/56"]
     assert [str(each) for each in given.service_networks] == ["10.0.0.0/16"]
     assert given.node_ports == range(30000, 30101)
     assert (given.bridge_masquerade, given.endpoint_counters) == ("off", "on")
     assert given.load_balancer_pool[1] == "192.0.2.64-192.0.2.80"
+    assert given.load_balancer_interfaces == ["eth0", "br-lan.7", "büro"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,16 @@ def test_every_field() -> None:
         ("loadBalancerPool: ['10.0.0.9-fd00::1']", "loadBalancerPool[0]: Invalid value: "),
         ("loadBalancerPool: [x]", "loadBalancerPool[0]: Invalid value: "),
         ("loadBalancerPool: [10.0.0.1-x]", "loadBalancerPool[0]: Invalid value: "),
+        ("loadBalancerInterfaces: [lo]", 'loadBalancerInterfaces[0]: Invalid value: "lo": the loopback device has no '),
+        (
+            "loadBalancerInterfaces: [a, ../b]",
+            'loadBalancerInterfaces[1]: Invalid value: "../b": must be the name of a ',
+        ),
+        ("loadBalancerInterfaces: [..]", "loadBalancerInterfaces[0]: Invalid value: "),
+        ("loadBalancerInterfaces: ['']", "loadBalancerInterfaces[0]: Invalid value: "),
+        ("loadBalancerInterfaces: [büroschränkchen]", "loadBalancerInterfaces[0]: Invalid value: "),
+        ("loadBalancerInterfaces: [a, b, a]", 'loadBalancerInterfaces[2]: Duplicate value: "a"'),
+        ("loadBalancerInterfaces: eth0", "loadBalancerInterfaces: Invalid value: "),
         ("clusterDomain: a-", 'clusterDomain: Invalid value: "a-": a lowercase RFC 1123 subdomain'),
         ("metricsBindAddress: ':9100'", 'metricsBindAddress: Invalid value: ":9100": must be ADDRESS:PORT'),
         ("healthzBindAddress: '::1:9100'", 'healthzBindAddress: Invalid value: "::1:9100": must be ADDRESS:PORT'),

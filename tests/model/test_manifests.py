@@ -114,6 +114,15 @@ def test_typed_lists() -> None:
     assert loaded("apiVersion: v1\nkind: SecretList\nitems: 3\n").skipped[0].line == 1
 
 
+@pytest.mark.parametrize("kind", ["List", "ServiceList"])
+def test_lists_of_nothing_and_of_no_list(kind: str) -> None:
+    """Go writes an empty list as null; what is no list at all is an error, not a kind without use."""
+    for items in ("", "items:\n", "items: []\n"):
+        found = loaded(f"apiVersion: v1\nkind: {kind}\n{items}")
+        assert (found.manifests, found.skipped) == ((), ())
+    assert errors(f"apiVersion: v1\nkind: {kind}\nitems: {{}}\n") == ["3: items: Invalid value: {}: must be a list"]
+
+
 def test_json_findings_have_lines() -> None:
     """JSON that is sound but wrong is located as YAML is."""
     text = (
@@ -218,16 +227,6 @@ def test_aliases_count() -> None:
     fields = 'metadata:\n  name: web\n  managedFields: [&x "' + "x" * 1_100_000 + '", *x, *x]'
     pod = POD.replace("metadata: {name: web}", fields)
     assert errors(pod) == [f"1: : Too long: may not be more than {LARGEST} bytes"]
-
-
-def test_node_ports_follow_the_configuration() -> None:
-    """A Service may ask for the node ports that its caller says there are."""
-    text = service("{type: NodePort, ports: [{port: 80, nodePort: 8080}]}")
-    assert errors(text) == [
-        "4: spec.ports[0].nodePort: Invalid value: 8080: provided port is not in the valid range. "
-        "The range of valid ports is 30000-32767"
-    ]
-    assert load([("m.yml", text.encode())], node_ports=range(8000, 9000)).manifests
 
 
 def test_undecodable_files() -> None:

@@ -1,5 +1,7 @@
 """Types and field names are checked all at once, before meaning is."""
 
+import json
+
 import pytest
 
 from svcnat.errors import ManifestError
@@ -47,6 +49,35 @@ OBJECT = "must be an object, `key: value` lines indented below it"
 def test_wrong_types(spec: str, expected: str) -> None:
     """Each is reported once, with its path: what validation would add about the same field is no news."""
     assert errors(service(spec)) == [f"4: {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("spec.readinessGates[0].conditionType", 5),
+        ("status.containerStatuses[0].restartCount", "many"),
+        ("status.containerStatuses[0].ready", "yes"),
+        ("status.containerStatuses[0].state", "gone"),
+        ("status.containerStatuses[0].state.waiting", []),
+        ("status.containerStatuses[0].state.waiting.reason", {}),
+    ],
+)
+def test_what_is_shown_has_its_type(field: str, value: object) -> None:
+    """What the tables print of a Pod is checked when it is read: one bad Pod would spoil the listing of all."""
+    nested: object = value
+    for step in reversed(field.replace("[0]", ".0").split(".")):
+        nested = [nested] if step == "0" else {step: nested}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}}
+    pod = {**pod, **nested, "spec": {**pod["spec"], **nested.get("spec", {})}}
+    assert any(field in each for each in errors(json.dumps(pod)))
+
+
+def test_an_unknown_field_is_told_beside_the_errors_that_it_causes() -> None:
+    """A slip in a required field's name: that it is missing is only half of the story."""
+    assert errors(service("{prots: [{port: 80}]}")) == [
+        "4: spec.ports: Required value",
+        '4: spec.prots: unknown field, ignored: did you mean "ports"?',
+    ]
 
 
 def test_all_at_once() -> None:

@@ -279,6 +279,11 @@ def test_pods(text: str, expected: list[str]) -> None:
             DEPLOYMENT.replace("replicas: 2", "strategy: {type: Fast}"),
             ['spec.strategy.type: Unsupported value: "Fast": supported values: "Recreate", "RollingUpdate"'],
         ),
+        (DEPLOYMENT.replace("replicas: 2", "replicas: 10000"), []),
+        (
+            DEPLOYMENT.replace("replicas: 2", "replicas: 2000000000"),
+            ["spec.replicas: Invalid value: 2000000000: must be less than or equal to 10000"],
+        ),
         (DEPLOYMENT.replace("replicas: 2", "strategy: {type: Recreate}"), []),
         (DEPLOYMENT.replace("replicas: 2", "strategy: {}"), []),
         (

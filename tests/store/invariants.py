@@ -14,8 +14,9 @@ def check(path: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         rows = connection.execute("SELECT id, kind, namespace, name, resource_version, body FROM objects").fetchall()
         (revision,) = connection.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
-        labels, owners, anchors, addresses = (
-            set(connection.execute(f"SELECT * FROM {table}")) for table in ("labels", "owners", "anchors", "addresses")
+        labels, owners, anchors, claims, waiting = (
+            set(connection.execute(f"SELECT * FROM {table}"))
+            for table in ("labels", "owners", "anchors", "claims", "waiting")
         )
     finally:
         connection.close()
@@ -29,9 +30,24 @@ def check(path: Path) -> None:
     }
     assert owners == {(each["uid"], row[0]) for row, meta in metas for each in meta.get("ownerReferences", [])}
     assert {anchor[:2] for anchor in anchors} == {row[2:4] for row, spec in services if spec.get("selector")}
-    given = [
-        (address, *row[2:4]) for row, spec in services for address in spec.get("clusterIPs", ()) if address != "None"
+    given = {
+        ("clusterIP", address, *row[2:4])
+        for row, spec in services
+        for address in spec.get("clusterIPs", ())
+        if address != "None"
+    }
+    for row, spec in services:
+        numbers = {port.get("nodePort") for port in spec.get("ports", ())} | {spec.get("healthCheckNodePort")}
+        given |= {("nodePort", str(number), *row[2:4]) for number in numbers - {None}}
+    balanced = {claim for claim in claims if claim[0] == "loadBalancerIP"}
+    assert claims - balanced == given
+    assert len({claim[:2] for claim in given}) == len(given)
+    ingress = [
+        (row[2:4], [each["ip"] for each in body.get("status", {}).get("loadBalancer", {}).get("ingress", ())])
+        for row, body in bodies
+        if row[1] == "Service" and body["spec"]["type"] == "LoadBalancer"
     ]
-    assert sorted(given) == sorted(addresses)
-    assert len({address for address, *_ in given}) == len(given)
+    assert balanced <= {("loadBalancerIP", address, *place) for place, addresses in ingress for address in addresses}
+    assert {claim[1] for claim in balanced} == {address for _, addresses in ingress for address in addresses}
+    assert waiting == {place for place, addresses in ingress if not addresses}
     assert all(len(body.get("endpoints", ())) <= 100 for row, body in bodies if row[1] == "EndpointSlice")

@@ -55,6 +55,13 @@ def test_standard_input_is_read_once() -> None:
         read_sources(["-"])
 
 
+def test_an_empty_name_is_not_this_folder(manifests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script's unset variable must not apply whatever lies around."""
+    monkeypatch.chdir(manifests)
+    with pytest.raises(UsageError, match="not an empty name"):
+        read_sources([""])
+
+
 def test_everything_unreadable_is_said_at_once(tmp_path: Path) -> None:
     """Every path has its line, and nothing is read by halves."""
     (tmp_path / "empty").mkdir()

@@ -22,7 +22,9 @@ from svcnat.store.sqlite import Store
 path, me = sys.argv[1:3]
 
 def service(name):
-    spec = ServiceSpec(ports=[ServicePort(port=80)], selector={"app": name}, ip_family_policy="PreferDualStack")
+    ports = [ServicePort(name="t", port=80), ServicePort(name="u", port=80, protocol="UDP")]
+    policy = {"ip_family_policy": "PreferDualStack", "external_traffic_policy": "Local"}
+    spec = ServiceSpec(type="LoadBalancer", ports=ports, selector={"app": name}, **policy)
     return Service(metadata=ObjectMeta(namespace="default", name=name), spec=spec)
 """
 
@@ -30,7 +32,8 @@ CREATE = (
     WORKER
     + """
 won = 0
-with Store.open(path, service_cidrs=["10.0.0.0/24", "fd00::/120"]) as store:
+ranges = {"service_cidrs": ["10.0.0.0/24", "fd00::/120"], "node_ports": range(30000, 30320)}
+with Store.open(path, load_balancer_pool=["192.0.2.0/24", "2001:db8::/120"], **ranges) as store:
     for turn in range(30):
         with store.transaction() as transaction:
             try:
@@ -48,7 +51,7 @@ print(won)
 WRITE_FOREVER = (
     WORKER
     + """
-with Store.open(path) as store:
+with Store.open(path, load_balancer_pool=["192.0.2.1-192.0.2.16"]) as store:
     turn = int(me)
     while True:
         with store.transaction() as transaction:
@@ -69,8 +72,8 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_no_address_is_given_twice_by_processes_at_once(path: Path) -> None:
-    """Four processes make the file, race for the same names, and share two small ranges; nobody fails."""
+def test_nothing_is_given_twice_by_processes_at_once(path: Path) -> None:
+    """Four processes make the file, race for the same names, and share small ranges; nobody fails."""
     workers = [start(CREATE, str(path), str(number)) for number in range(4)]
     results = [worker.communicate(timeout=120) for worker in workers]
     assert [errors for _, errors in results] == [""] * 4
@@ -80,6 +83,11 @@ def test_no_address_is_given_twice_by_processes_at_once(path: Path) -> None:
     assert len(services) == 1 + 30 + 4 * 20
     given = [address for each in services for address in each.spec.cluster_ips]
     assert len(given) == len(set(given)) == 1 + 2 * 110
+    ports = [number for each in services for number in {port.node_port for port in each.spec.ports} if number]
+    ports += [each.spec.health_check_node_port for each in services if each.spec.health_check_node_port]
+    assert len(ports) == len(set(ports)) == 2 * 110
+    balanced = [each.ip for one in services for each in one.status.load_balancer.ingress]
+    assert len(balanced) == len(set(balanced)) == 2 * 110
 
 
 def test_a_killed_process_leaves_the_old_state_or_the_new(path: Path) -> None:
@@ -104,6 +112,8 @@ def test_a_killed_process_leaves_the_old_state_or_the_new(path: Path) -> None:
                     number = int(each.metadata.name.split("-")[1])
                     batches[number] = batches.get(number, 0) + 1
             assert set(batches.values()) == {4}
+            balanced = sum(bool(each.status.load_balancer.ingress) for each in snapshot.list(Service))
+            assert balanced == min(16, sum(batches.values()))
             newest = max(batches)
             assert newest in (last, last + 1)
             owners = {each.metadata.owner_references[0].name for each in snapshot.list(EndpointSlice)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -12,12 +13,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from svcnat.errors import ManifestError, StoreError
 from svcnat.model.objects import Service, ServicePort
-from svcnat.store.schema import MIGRATIONS
+from svcnat.store.schema import MIGRATIONS, migrate
 from svcnat.store.sqlite import Store
 from tests.controllers.build import service
+from tests.store.invariants import check
 
 
 def create(path: Path, *names: str) -> None:
@@ -147,9 +150,40 @@ def test_a_closed_store_says_so(store: Store) -> None:
 
 def test_odd_paths_are_only_paths(tmp_path: Path) -> None:
     """Nothing in a name is syntax to SQLite's URIs."""
-    odd = tmp_path / "a?mode=memory&x#%41 b" / "state.db"
-    Store.open(odd).close()
-    assert odd.exists()
+    for name in ("a?mode=memory&x#%41 b", "\udcff"):
+        odd = tmp_path / name / "state.db"
+        Store.open(odd).close()
+        assert odd.exists()
+
+
+def test_a_link_to_nothing_is_refused(path: Path) -> None:
+    """SQLite would make a file at its other end, for everybody to read."""
+    path.parent.mkdir()
+    path.symlink_to("elsewhere")
+    for create in (True, False):
+        with pytest.raises(StoreError):
+            Store.open(path, create=create)
+    assert not path.with_name("elsewhere").exists()
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM meta", "UPDATE meta SET value = 'x' WHERE key = 'identity'"])
+def test_a_file_without_identity_is_damaged(path: Path, damage: str) -> None:
+    """It is known by nothing that its rules could follow."""
+    Store.open(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+    with pytest.raises(StoreError, match="is damaged"):
+        Store.open(path)
+    path.unlink()
+
+
+def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+    """Neither a pipe nor a device, and nothing waits for them."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for odd in (pipe, Path("/dev/null")):
+        with pytest.raises(StoreError, match="no plain file"):
+            Store.open(odd)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +267,68 @@ def test_an_older_file_is_migrated(path: Path) -> None:
         assert notes == [("Service/a",)]
     with pytest.raises(StoreError, match=r"written by a newer svcnat .* upgrade svcnat"):
         Store.open(path)
+
+
+def write_first_version(path: Path, *documents: str) -> None:
+    """A state file as the first schema had it, with these Services."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, str(path), MIGRATIONS[:1])
+        for version, text in enumerate(documents, 1):
+            body = json.loads(text)
+            body["metadata"] |= {"uid": f"u{version}", "namespace": "default", "resourceVersion": str(version)}
+            address = f"10.96.0.{version}"
+            body["spec"] |= {"clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"]}
+            row = ("Service", "default", body["metadata"]["name"], version, json.dumps(body).encode())
+            connection.execute(
+                "INSERT INTO objects (kind, namespace, name, resource_version, body) VALUES (?, ?, ?, ?, ?)", row
+            )
+            connection.execute("INSERT INTO addresses VALUES (?, ?, ?)", (address, *row[1:3]))
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (len(documents),))
+
+
+def exposed(name: str, kind: str, number: int, status: str = "{}", **spec: int) -> str:
+    ports = [{"port": 80, "protocol": "TCP", "targetPort": 80, **({"nodePort": number} if number else {})}]
+    document = {"metadata": {"name": name}, "spec": {"type": kind, "ports": ports, **spec}}
+    return json.dumps({**document, "status": json.loads(status)})
+
+
+def test_node_ports_of_the_first_version_are_guarded(path: Path) -> None:
+    """As are load balancers' addresses; those that wait are known."""
+    ingress = '{"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}}'
+    balanced = exposed("b", "LoadBalancer", 30081, ingress, healthCheckNodePort=30082)
+    write_first_version(path, exposed("kubernetes", "ClusterIP", 0), balanced, exposed("c", "LoadBalancer", 30083))
+    with Store.open(path, load_balancer_pool=["192.0.2.1-192.0.2.2"]) as store:
+        check(path)
+        for number in (30081, 30082, 30083):
+            wanted = service("d", type="NodePort", ports=(ServicePort(port=80, node_port=number),))
+            with pytest.raises(ManifestError, match="already allocated"), store.transaction() as transaction:
+                transaction.create(wanted)
+        with store.transaction() as transaction:
+            transaction.create(service("e"))
+        with store.read() as snapshot:
+            waited = snapshot.get(Service, "default", "c")
+        assert waited
+        assert [each.ip for each in waited.status.load_balancer.ingress] == ["192.0.2.2"]
+
+
+def test_of_two_with_one_node_port_the_older_keeps_it(path: Path) -> None:
+    """The other one says so with its next change, and can be given another."""
+    write_first_version(path, *(exposed(name, "NodePort", 30080) for name in ("older", "younger")))
+    with Store.open(path) as store:
+        with store.transaction() as transaction:
+            older, younger = (transaction.get(Service, "default", name) for name in ("older", "younger"))
+            assert older
+            assert younger
+            assert transaction.replace(older).action == "replaced"
+            with pytest.raises(ManifestError, match="30080: provided port is already allocated"):
+                transaction.replace(younger)
+            moved = [replace(younger.spec.ports[0], node_port=30081)]
+            transaction.replace(replace(younger, spec=replace(younger.spec, ports=moved)))
+        with store.transaction() as transaction:
+            wanted = service("d", type="NodePort", ports=(ServicePort(port=80, node_port=30080),))
+            with pytest.raises(ManifestError, match="already allocated"):
+                transaction.create(wanted)
 
 
 def test_a_failed_migration_changes_nothing(path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,6 +142,23 @@ def test_apply_keeps_what_others_set(store: Store) -> None:
     live = get(store, Service, "back-end")
     assert live.metadata.labels == {"theirs": "1"}
     assert live.spec.ports[0].node_port == 30080
+
+
+def test_a_pods_addresses_can_be_changed_in_either_field(store: Store) -> None:
+    """Outside a lab they stand in the manifest; the field that it leaves out, which was filled in, gives way."""
+    bare = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}}
+    bare["spec"] = {"containers": [{"name": "c", "image": "i"}]}
+    for status in (
+        {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]},
+        {"podIPs": [{"ip": "10.0.0.2"}]},
+        {"podIP": "10.0.0.3"},
+        {"podIP": "10.0.0.4"},
+        {"podIPs": [{"ip": "10.0.0.5"}, {"ip": "fd00::5"}]},
+    ):
+        apply(store, {**bare, "status": status})
+        found = get(store, Pod, "p").status
+        wanted = [each["ip"] for each in status.get("podIPs", [])] or [status["podIP"]]
+        assert ([each.ip for each in found.pod_ips], found.pod_ip) == (wanted, wanted[0])
 
 
 def test_an_address_cannot_be_changed_by_apply(store: Store) -> None:
@@ -372,3 +390,104 @@ def test_a_pod_with_many_services_around_costs_what_concerns_it(store: Store) ->
 
     few, many = statements(10), statements(600)
     assert many < 3 * few + 20
+
+
+def balanced(name: str, **spec: Any) -> dict[str, Any]:
+    return document(name, **{"type": "LoadBalancer", **spec})
+
+
+def ingress(store: Store, name: str) -> list[str]:
+    return [each.ip for each in get(store, Service, name).status.load_balancer.ingress]
+
+
+def test_node_ports_are_kept_by_apply_and_replace(store: Store) -> None:
+    """And are free again when the Service goes, or no longer has any."""
+    exposed = document(type="NodePort")
+    apply(store, exposed)
+    (port,) = get(store, Service, "back-end").spec.ports
+    assert port.node_port in range(30086, 32768)
+    assert apply(store, exposed) == ["unchanged"]
+    assert apply(store, document(type="NodePort", sessionAffinity="ClientIP")) == ["configured"]
+    with store.transaction() as transaction:
+        transaction.replace(exposed)
+    assert get(store, Service, "back-end").spec.ports == [port]
+    rival = document("rival", type="NodePort", ports=[{"port": 1, "protocol": "UDP", "nodePort": port.node_port}])
+    message = f"spec.ports\\[0\\].nodePort: Invalid value: {port.node_port}: provided port is already allocated"
+    with pytest.raises(ManifestError, match=message):
+        apply(store, rival)
+    apply(store, document(type="ClusterIP"))
+    assert apply(store, rival) == ["created"]
+    with store.transaction() as transaction:
+        transaction.delete(Service, "default", "rival")
+    assert apply(store, {**rival, "metadata": {"name": "another", "namespace": "default"}}) == ["created"]
+
+
+def test_a_refused_service_keeps_no_node_port(store: Store) -> None:
+    """Also when the caller goes on after the error."""
+    ports = [{"name": "a", "port": 1, "nodePort": 30080}, {"name": "b", "port": 2, "nodePort": 99}]
+    with store.transaction() as transaction:
+        with pytest.raises(ManifestError, match="not in the valid range"):
+            transaction.create(document("a", type="NodePort", ports=ports))
+        assert transaction.create(document("b", type="NodePort", ports=ports[:1])).action == "created"
+
+
+def test_the_pool_is_configured_when_it_is(store: Store) -> None:
+    """Who waits for an address gets it with the next change; it stays when the pool moves."""
+    apply(store, balanced("a"), balanced("b"))
+    assert ingress(store, "a") == []
+    with Store.open(store.path, load_balancer_pool=["192.0.2.7-192.0.2.7"]) as pooled:
+        apply(pooled, document("c"))
+        assert ingress(pooled, "a") == ["192.0.2.7"]
+        assert ingress(pooled, "b") == []
+        assert apply(pooled, balanced("a")) == ["unchanged"]
+    with Store.open(store.path, load_balancer_pool=["198.51.100.0/24"]) as moved:
+        apply(moved, document("d"))
+        assert ingress(moved, "a") == ["192.0.2.7"]
+        assert ingress(moved, "b")[0].startswith("198.51.100.")
+
+
+def test_a_released_address_is_given_on(path: Path) -> None:
+    """In the same command; a Service that waits is no reason for one to fail."""
+    with Store.open(path, load_balancer_pool=["192.0.2.7/32"]) as store:
+        apply(store, balanced("a"), balanced("b", loadBalancerIP="192.0.2.7"), balanced("c"))
+        assert [ingress(store, name) for name in "abc"] == [["192.0.2.7"], [], []]
+        apply(store, document("a", type="NodePort"))
+        assert [ingress(store, name) for name in "abc"] == [[], ["192.0.2.7"], []]
+        with store.transaction() as transaction:
+            transaction.delete(Service, "default", "b")
+        assert ingress(store, "c") == ["192.0.2.7"]
+        created = []
+        with store.transaction(dry_run=True) as transaction:
+            transaction.delete(Service, "default", "c")
+            created.append(transaction.create(balanced("new")).resource)
+        assert ingress(store, "c") == ["192.0.2.7"]
+        assert created[0].status.load_balancer.ingress[0].ip == "192.0.2.7"  # type: ignore[attr-defined]
+
+
+def test_a_status_set_by_hand_is_claimed(path: Path) -> None:
+    """Nobody else gets the address, and the one from the pool is free again."""
+    with Store.open(path, load_balancer_pool=["192.0.2.7-192.0.2.8"]) as store:
+        apply(store, balanced("a"))
+        (given,) = ingress(store, "a")
+        (other,) = {"192.0.2.7", "192.0.2.8"} - {given}
+        live = get(store, Service, "a")
+        entry = replace(live.status.load_balancer.ingress[0], ip=other)
+        moved = replace(live.status, load_balancer=replace(live.status.load_balancer, ingress=[entry]))
+        with store.transaction() as transaction:
+            assert transaction.set_status(replace(live, status=moved)).action == "configured"
+        apply(store, balanced("b"))
+        assert (ingress(store, "a"), ingress(store, "b")) == ([other], [given])
+
+
+def test_many_that_wait_cost_nothing(path: Path) -> None:
+    """A full pool is not searched again and again: only a new pool or a released address is a reason."""
+    with Store.open(path, load_balancer_pool=["192.0.2.7/32"]) as store:
+        apply(store, *(balanced(f"s{number}") for number in range(50)))
+        seen: list[str] = []
+        with store.transaction() as transaction:
+            transaction._connection.set_trace_callback(seen.append)
+            transaction.apply(document())
+            transaction.settle()
+            transaction._connection.set_trace_callback(None)
+        assert not [statement for statement in seen if "waiting JOIN" in statement]
+        assert len(seen) < 60

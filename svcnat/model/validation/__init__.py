@@ -27,17 +27,14 @@ from svcnat.model.validation.workloads import (
     check_pod_update,
 )
 
-__all__ = ["NODE_PORTS", "Problem", "validate", "validate_update"]
-
-NODE_PORTS = range(30000, 32768)
-"""The node ports that a Service may ask for, unless the configuration says otherwise."""
+__all__ = ["Problem", "validate", "validate_update"]
 
 
-def validate(resource: Resource, *, node_ports: range = NODE_PORTS) -> list[Problem]:
+def validate(resource: Resource) -> list[Problem]:
     """Return everything wrong with an object, whether or not its defaults are filled in; empty when it is sound."""
     match with_defaults(resource):
         case Service() as service:
-            return check_service(service, node_ports)
+            return check_service(service)
         case EndpointSlice() as endpoint_slice:
             return check_slice(endpoint_slice)
         case Endpoints() as endpoints:

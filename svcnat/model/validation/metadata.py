@@ -21,15 +21,15 @@ _TIME = re.compile(
     r"(?:Z|[-+][0-9]{2}:[0-9]{2})"
 )
 
-_OURS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    extensions.SCHEDULER: ("Service", extensions.parse_scheduler),
-    extensions.ON_REMOVAL: ("Service", extensions.parse_removal),
-    extensions.MAX_CONNECTIONS: ("Service", extensions.parse_max_connections),
-    extensions.CONNECTION_RATE: ("Service", extensions.parse_rate),
-    extensions.WEIGHT: ("Pod", extensions.parse_weight),
-    extensions.WEIGHTS: ("EndpointSlice", extensions.parse_weights),
+_OURS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
+    extensions.SCHEDULER: (("Service",), extensions.parse_scheduler),
+    extensions.ON_REMOVAL: (("Service",), extensions.parse_removal),
+    extensions.MAX_CONNECTIONS: (("Service",), extensions.parse_max_connections),
+    extensions.CONNECTION_RATE: (("Service",), extensions.parse_rate),
+    extensions.WEIGHT: (("Pod",), extensions.parse_weight),
+    extensions.WEIGHTS: (("EndpointSlice", "Endpoints"), extensions.parse_weights),
 }
-"""Which kind each annotation belongs on, and what reads it."""
+"""Which kinds each annotation belongs on, the first of which messages name, and what reads it."""
 
 
 def check_metadata(metadata: ObjectMeta, kind: str, form: Form, *, namespaced: bool = True) -> list[Problem]:
@@ -87,8 +87,8 @@ def _check_ours(given: Mapping[str, str], kind: str, path: str) -> list[Problem]
             problems += _check_slip(key, path, at)
             continue
         where, parse = _OURS[key]
-        if where != kind:
-            problems.append(forbidden(at, f"has a meaning on a {where} only, not on a {kind}"))
+        if kind not in where:
+            problems.append(forbidden(at, f"has a meaning on a {where[0]} only, not on a {kind}"))
             continue
         try:
             parse(value)

@@ -1,7 +1,7 @@
 """What a Service must keep.
 
 Source: core/v1 ValidateService and ValidateServiceUpdate, with their defaults filled in first. Whether an address or a
-node port is free is for the controllers to say.
+node port is in its range, and free, is for the controllers to say.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ LONGEST_AFFINITY = 86400
 _FOR_LOAD_BALANCERS = "may only be used when `type` is 'LoadBalancer'"
 
 
-def check_service(service: Service, node_ports: range) -> list[Problem]:
+def check_service(service: Service) -> list[Problem]:
     """Return the problems of a Service that has its defaults."""
     spec = service.spec
     problems = check_metadata(service.metadata, "Service", dns_1035_label)
     problems += check_choice("spec.type", spec.type, TYPES)
     if not spec.ports and spec.type != "ExternalName" and spec.cluster_ip != "None":
         problems.append(required("spec.ports"))
-    problems += _check_ports(spec, node_ports)
+    problems += _check_ports(spec)
     problems += check_labels("spec.selector", spec.selector)
     problems += _check_external_name(spec) if spec.type == "ExternalName" else _check_cluster_ips(spec)
     problems += _check_families(spec)
@@ -51,7 +51,7 @@ def check_service(service: Service, node_ports: range) -> list[Problem]:
     return problems + _check_status(service)
 
 
-def _check_ports(spec: ServiceSpec, node_ports: range) -> list[Problem]:
+def _check_ports(spec: ServiceSpec) -> list[Problem]:
     problems = []
     names: set[str] = set()
     numbers: set[tuple[str | None, int | None]] = set()
@@ -71,7 +71,8 @@ def _check_ports(spec: ServiceSpec, node_ports: range) -> list[Problem]:
             text = f"may not expose port {KUBELET_PORT} externally since it is used by kubelet"
             problems.append(invalid(path, port.port, text))
         if port.node_port:
-            problems += _check_node_port(spec, port, f"{path}.nodePort", node_ports)
+            if spec.type in ("ClusterIP", "ExternalName"):
+                problems.append(forbidden(f"{path}.nodePort", f"may not be used when `type` is '{spec.type}'"))
             if (port.protocol, port.node_port) in taken:
                 problems.append(duplicate(f"{path}.nodePort", port.node_port))
             taken.add((port.protocol, port.node_port))
@@ -89,15 +90,6 @@ def _check_port(port: ServicePort, path: str) -> list[Problem]:
     if port.app_protocol is not None:
         problems += check(f"{path}.appProtocol", port.app_protocol, qualified_name)
     return problems
-
-
-def _check_node_port(spec: ServiceSpec, port: ServicePort, path: str, node_ports: range) -> list[Problem]:
-    if spec.type in ("ClusterIP", "ExternalName"):
-        return [forbidden(path, f"may not be used when `type` is '{spec.type}'")]
-    if port.node_port in node_ports:
-        return []
-    text = f"The range of valid ports is {node_ports.start}-{node_ports.stop - 1}"
-    return [invalid(path, port.node_port, f"provided port is not in the valid range. {text}")]
 
 
 def _check_external_name(spec: ServiceSpec) -> list[Problem]:

@@ -45,6 +45,9 @@ RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
+MAX_REPLICAS = 10_000
+"""Kubernetes has no limit, but makes pods one by one; here a slip of the keyboard would be a command without end."""
+
 _POD_UPDATE = (
     "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, "
     "`spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations) or "
@@ -174,6 +177,8 @@ def check_deployment(deployment: Deployment) -> list[Problem]:
             "spec.progressDeadlineSeconds": spec.progress_deadline_seconds,
         }
     )
+    if (spec.replicas or 0) > MAX_REPLICAS:
+        problems.append(invalid("spec.replicas", spec.replicas, f"must be less than or equal to {MAX_REPLICAS}"))
     problems += _check_deployment_selector(spec)
     problems += _check_strategy(spec.strategy)
     problems += check_labels_and_annotations(template.metadata, "Pod", "spec.template.metadata")
