@@ -1,0 +1,215 @@
+"""The HTTP servers of healthCheckNodePort, by which load balancers find the nodes that have endpoints of a Service.
+
+They answer what kube-proxy does (its pkg/proxy/healthcheck/service_health.go). What they count is decided in
+:mod:`svcnat.ruleset.plan`, and when it changed, by the caller. No endpoint is probed here. aiohttp, an optional
+extra, is imported when the first servers are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from svcnat.errors import KernelError, MissingError
+from svcnat.kernel import netns
+from svcnat.ruleset.plan import HealthCheck
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - kube-proxy's answer to a node whose addresses are not known
+
+_BACKLOG = 128
+_IDLE_SECONDS = 60.0  # how long a connection may wait for its next request
+_GRACE_SECONDS = 0.5  # how long an answer that is being sent may take when its server closes
+
+_Place = tuple[str, int]  # an address and a port
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A health check that one address does not answer, and why."""
+
+    check: HealthCheck
+    address: str
+    reason: str
+
+
+class HealthServers:
+    """The health check servers of one network namespace; an async context manager that closes them.
+
+    One update or close at a time, in one event loop. Sockets keep a namespace alive that has lost its name, so close
+    them before it goes, or update soon after.
+    """
+
+    def __init__(self, where: str | os.PathLike[str] | None = None) -> None:
+        """Serve nothing yet, in the network namespace of that name or path; None: in the thread's.
+
+        Raises:
+            MissingError: aiohttp is not installed.
+
+        """
+        try:
+            import aiohttp.web  # noqa: F401 - the rest of this module takes it from where Python keeps it
+        except ImportError as error:
+            raise MissingError("health checks need the library aiohttp: pip install aiohttp") from error
+        self._where = where
+        self._identity: tuple[int, int] | None = None
+        self._listeners: dict[_Place, _Listener] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def update(self, checks: Iterable[HealthCheck], addresses: Iterable[str] = ()) -> tuple[Unserved, ...]:
+        """Serve exactly these checks on these addresses of the node, whatever was served before.
+
+        `addresses` are those that answer node ports, canonical text of both families; without any, all of the node's
+        answer, as with kube-proxy. What cannot be served is returned and does not keep the rest from being served; it
+        is tried again at the next update. A check whose count changed keeps its sockets.
+
+        Raises:
+            MissingError: the network namespace is not there; nothing is served any more.
+            PrivilegeError: CAP_SYS_ADMIN is missing, to enter it.
+
+        """
+        await self._leave_old_namespace()
+        wanted, unserved = _places(checks, tuple(dict.fromkeys(addresses)) or EVERYWHERE)
+        await self._close([place for place in self._listeners if place not in wanted])
+        for place, listener in self._listeners.items():
+            listener.check = wanted.pop(place)
+        if wanted:
+            unserved += await self._open(wanted)
+        return tuple(unserved)
+
+    async def close(self) -> None:
+        """Close every socket."""
+        await self._close(list(self._listeners))
+
+    async def _leave_old_namespace(self) -> None:
+        """Close everything if the name is another namespace's now, or nobody's."""
+        try:
+            identity = netns.identity(self._where)
+        except KernelError:
+            await self.close()
+            raise
+        if identity != self._identity:
+            await self.close()
+            self._identity = identity
+
+    async def _open(self, wanted: dict[_Place, HealthCheck]) -> list[Unserved]:
+        unserved: list[Unserved] = []
+        opened: list[_Listener] = []
+        with netns.entered(self._where):  # nothing is awaited in here
+            for (address, port), check in wanted.items():
+                try:
+                    opened.append(_Listener(check, _listen(address, port)))
+                except OSError as error:
+                    unserved.append(Unserved(check, address, os.strerror(error.errno or 0)))
+                else:
+                    self._listeners[address, port] = opened[-1]
+        for listener in opened:
+            await listener.start()
+        return unserved
+
+    async def _close(self, places: Iterable[_Place]) -> None:
+        await asyncio.gather(*(self._listeners.pop(place).close() for place in places))
+
+
+def _places(
+    checks: Iterable[HealthCheck], addresses: tuple[str, ...]
+) -> tuple[dict[_Place, HealthCheck], list[Unserved]]:
+    """What each address and port is to answer; of two checks on one port, the first has it."""
+    wanted: dict[_Place, HealthCheck] = {}
+    unserved = []
+    for check in checks:
+        for address in addresses:
+            holder = wanted.setdefault((address, check.port), check)
+            if holder is not check:
+                unserved.append(Unserved(check, address, f"the port is that of {holder.namespace}/{holder.name}"))
+    return wanted, unserved
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        server.bind((address, port))
+        server.listen(_BACKLOG)  # with SO_REUSEADDR it is this that finds a port in use
+    except OSError:
+        server.close()
+        raise
+    return server
+
+
+class _Listener:
+    """One listening socket, and the check that it answers at the moment."""
+
+    def __init__(self, check: HealthCheck, listening: socket.socket) -> None:
+        from aiohttp import web
+
+        self.check = check
+        self._socket = listening
+        self._http = web.Server(self._answer, access_log=None, logger=_logger(), keepalive_timeout=_IDLE_SECONDS)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._http, sock=self._socket, backlog=_BACKLOG)
+
+    async def close(self) -> None:
+        if self._server:
+            self._server.close()
+        self._socket.close()  # once more, or one that never started
+        self._http.pre_shutdown()  # lets the idle connections go, which a shutdown would wait for
+        await self._http.shutdown(_GRACE_SECONDS)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - all get one answer
+        from aiohttp import web
+
+        headers = {
+            "Content-Type": "application/json",
+            "X-Content-Type-Options": "nosniff",
+            "X-Load-Balancing-Endpoint-Weight": str(self.check.local_endpoints),
+            "Server": "svcnat",  # instead of the versions of Python and aiohttp
+        }
+        return web.Response(
+            status=200 if self.check.local_endpoints else 503, body=_body(self.check).encode(), headers=headers
+        )
+
+
+def _body(check: HealthCheck) -> str:
+    """What kube-proxy says, to the byte; names of objects have no character that JSON would escape."""
+    return (
+        "{\n"
+        '\t"service": {\n'
+        f'\t\t"namespace": "{check.namespace}",\n'
+        f'\t\t"name": "{check.name}"\n'
+        "\t},\n"
+        f'\t"localEndpoints": {check.local_endpoints},\n'
+        '\t"serviceProxyHealthy": true\n'
+        "}"
+    )
+
+
+def _logger() -> logging.Logger:
+    """Where our mistakes are logged; those of clients get their 400 and no word: anybody may send us garbage."""
+    logger = logging.getLogger(__name__)
+    logger.addFilter(_ours)  # of the same filter, only one is added
+    return logger
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
