@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from svcnat.cli.terminal import say
+from svcnat.cli.terminal import say, say_warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +22,11 @@ def run(options: argparse.Namespace) -> int:
     if options.lab:
         with api.Lab.find(options.lab) as lab:
             places = [str(netns) for _, netns in lab.built.nodes]
-    families = [family for netns in places for family in api.cleanup(netns)]
-    for family in families:
+    cleaned = [api.cleanup(netns) for netns in places]
+    for family in (family for each in cleaned for family in each.families):
         print(f"table {family} svcnat removed")
-    if not families:
+    if not any(each.families for each in cleaned):
         say("No svcnat tables found")
+    for each in cleaned:
+        say_warnings(each.warnings)
     return 0

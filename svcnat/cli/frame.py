@@ -23,6 +23,9 @@ from svcnat.errors import SvcnatError, UsageError
 # kubectl takes these with or without a value; argparse would take the next argument for it.
 _BARE_FLAGS = {"--dry-run": "--dry-run=client", "--validate": "--validate=strict"}
 
+# What may be any bytes: files have such names, objects do not.
+_BYTES = frozenset({"config", "state", "netns", "filename", "command", "arguments"})
+
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are UsageErrors."""
@@ -102,6 +105,7 @@ def _dispatch(argv: list[str], options: argparse.Namespace) -> int:
         options.command = options.arguments[split + 1 :]
         arguments = arguments[:split]
     parser.parse_intermixed_args(arguments, options)
+    _require_text(options)
     return int(module.run(options))
 
 
@@ -126,14 +130,31 @@ def _find_verb(argv: list[str], options: argparse.Namespace) -> Verb | None:
     return BY_NAME[name]
 
 
+def _require_text(options: argparse.Namespace) -> None:
+    for flag, value in vars(options).items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and flag not in _BYTES:
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise UsageError(f"'{text}' is not UTF-8 text") from error
+
+
+def _given(text: str) -> str:
+    """A flag's value that may not be empty: of ``--lab "$LAB"``, with no LAB, the host would be the lab."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
 def _global_flags() -> argparse.ArgumentParser:
     """The flags that every verb takes; one that is not given leaves what stood before the verb, or main's default."""
     parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     flags = parser.add_argument_group("global flags")
-    flags.add_argument("--config", metavar="FILE", help="configuration (default /etc/svcnat/config.yaml)")
-    flags.add_argument("--state", metavar="FILE", help="state file (default /var/lib/svcnat/state.db)")
-    flags.add_argument("--netns", metavar="NAME", help="network namespace to program (default: this one)")
-    flags.add_argument("--lab", metavar="NAME", help="work on this lab's state and nodes")
+    flags.add_argument("--config", type=_given, metavar="FILE", help="configuration (default /etc/svcnat/config.yaml)")
+    flags.add_argument("--state", type=_given, metavar="FILE", help="state file (default /var/lib/svcnat/state.db)")
+    flags.add_argument("--netns", type=_given, metavar="NAME", help="network namespace to program (default: this one)")
+    flags.add_argument("--lab", type=_given, metavar="NAME", help="work on this lab's state and nodes")
     flags.add_argument("-n", "--namespace", metavar="NAME", help="Kubernetes namespace (default: default)")
     flags.add_argument("-v", "--verbose", action="store_true", help="say more, also about errors")
     return parser

@@ -49,7 +49,7 @@ class Path:
         try:
             from jsonpath_ng.ext.parser import parse
         except ImportError as error:
-            raise MissingError("JSONPath needs the jsonpath-ng package: pip install 'svcnat[jsonpath]'") from error
+            raise MissingError("JSONPath needs the jsonpath-ng package: pip install jsonpath-ng") from error
         if text.startswith("{") and text.endswith("}"):
             text = text[1:-1]
         text = text.strip()

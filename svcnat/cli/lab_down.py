@@ -28,10 +28,10 @@ def run(options: argparse.Namespace) -> int:
 def _names(options: argparse.Namespace) -> list[str]:
     from svcnat.lab.labs import labs
 
-    name = options.name or options.lab
+    name = options.lab if options.name is None else options.name
     if not options.all:
-        return [name or DEFAULT_NAME]
-    if name:
+        return [DEFAULT_NAME if name is None else name]
+    if name is not None:
         raise UsageError("a lab's name and --all cannot be given together")
     names = [lab.name for lab in labs()]
     if not names:

@@ -7,9 +7,15 @@ Without --lab every lab is searched. The exit code is the command's.
 from __future__ import annotations
 
 import argparse
+import signal
+import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 from svcnat.errors import LabError, UsageError
+
+if TYPE_CHECKING:  # costs more to import than a help page may take
+    from svcnat.lab.labs import Lab
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +34,34 @@ def run(options: argparse.Namespace) -> int:
     namespace = options.namespace or "default"
     with api.Lab.find(options.lab or _lab_with(options.where, namespace)) as lab:
         sys.stdout.flush()
-        code = lab.exec(options.where, command, namespace).returncode
+        code = _run(lab.built, options.where, command, namespace)
     return code if code >= 0 else 128 - code
+
+
+def _run(lab: Lab, where: str, command: list[str], namespace: str) -> int:
+    """Run a command to its end, and let it decide what signals mean: a shell goes on after Ctrl-C, and so must we.
+
+    The terminal sends its signals to both of us; what somebody sends to this process is passed on.
+    """
+    running: subprocess.Popen[Any] | None = None
+    early: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        if running:
+            running.send_signal(number)
+        else:
+            early.append(number)
+
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        running = lab.spawn(where, command, namespace)
+        for number in early:
+            running.send_signal(number)
+        return running.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _lab_with(where: str, namespace: str) -> str:

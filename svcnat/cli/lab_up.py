@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Build the lab and say what is in it."""
     from svcnat import api
 
-    name = options.lab = options.name or options.lab or DEFAULT_NAME
+    name = options.lab = (options.lab or DEFAULT_NAME) if options.name is None else options.name
     with api.Lab.up(name, wanted=session.load_lab(options)) as lab:
         with lab.read() as snapshot:
             pods = len(snapshot.list(Pod))

@@ -98,11 +98,7 @@ def _say_doubts(options: argparse.Namespace, loaded: Loaded) -> None:
         say_warnings(loaded.warnings)
     if options.namespace:
         _require_namespace(loaded, options.namespace)
-    if loaded.skipped and options.verbose:
-        say(*map(str, loaded.skipped))
-    elif loaded.skipped:
-        kinds = dict.fromkeys(skipped.subject.partition(" ")[0] for skipped in loaded.skipped)
-        say(f"skipped, as svcnat has no use for these kinds: {', '.join(kinds)}")
+    _say_skipped(options, loaded)
 
 
 def load_some(options: argparse.Namespace) -> Loaded:
@@ -157,8 +153,9 @@ def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Chan
         _print_outcomes(options, form, error.outcomes)
         raise
     _print_outcomes(options, form, changed.outcomes)
-    if options.verbose:
-        for report in changed.reports:
+    for report in changed.reports:
+        say_warnings(report.warnings)
+        if options.verbose:
             say(f"rules: {counts_text(report)}")
     return 0
 

@@ -9,6 +9,7 @@ import argparse
 
 from svcnat.cli import session
 from svcnat.cli.formats import as_json, parse_format
+from svcnat.cli.terminal import say_warnings
 from svcnat.errors import UsageError
 
 
@@ -27,9 +28,10 @@ def run(options: argparse.Namespace) -> int:
     if options.lab:
         raise UsageError("a lab keeps its state: use apply, or --netns with the namespace of one of its nodes")
     config = api.configuration(options.config)
-    ruleset = api.compile_ruleset(session.load_some(options), config)
+    loaded = session.load_some(options)
     dry_run = options.dry_run != "none"
-    report = api.sync(ruleset, options.netns, dry_run=dry_run, force=options.force)
+    report = api.sync(loaded, options.netns, config=config, dry_run=dry_run, force=options.force)
+    say_warnings(report.warnings)
     if form.name == "json":
         print(as_json({**report.counts, "generation": report.generation, "dryRun": dry_run}), end="")
     else:

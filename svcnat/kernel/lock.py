@@ -12,13 +12,15 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from svcnat.errors import BusyError
+from svcnat.errors import BusyError, SvcnatError
 from svcnat.kernel import netns
 
 _NAME = "\0svcnat/writer"
 _PAUSE = 0.02  # seconds between two tries
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_CAP_NET_ADMIN = 1 << 12
 
 
 @contextlib.contextmanager
@@ -47,10 +49,24 @@ def writer(name_or_path: str | None = None, *, patience: float = 10.0) -> Iterat
 
 def _who(name_or_path: str | None) -> str:
     where = f'network namespace "{name_or_path}"' if name_or_path else "this network namespace"
-    message = f"another svcnat is writing the rules of {where}"
-    with contextlib.suppress(OSError), netns.entered(name_or_path), socket.socket(socket.AF_UNIX) as question:
-        question.settimeout(1)
-        question.connect(_NAME)
-        pid, uid, _ = _CREDENTIALS.unpack(question.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        message += f": pid {pid} of user {uid}"
-    return f"{message}; try again when it is done"
+    try:
+        with netns.entered(name_or_path), socket.socket(socket.AF_UNIX) as question:
+            question.settimeout(1)
+            question.connect(_NAME)
+            credentials = question.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except (OSError, SvcnatError):
+        return f"the lock of the rules of {where} is held; try again, and `ss -xap` there says who has @svcnat/writer"
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    # Anybody may bind the name. Who may not write rules is no writer, and will not be done by itself.
+    if not _may_write(pid):
+        return f"pid {pid} of user {uid} holds the lock of the rules of {where}, and cannot be svcnat; end it"
+    return f"another svcnat is writing the rules of {where}: pid {pid} of user {uid}; try again when it is done"
+
+
+def _may_write(pid: int) -> bool:
+    """True if the process has CAP_NET_ADMIN, or nothing can be known of it."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) & _CAP_NET_ADMIN)
+    return True

@@ -25,7 +25,15 @@ from svcnat.lab.labs import Lab
 from svcnat.lab.state import Started
 from svcnat.lab.topology import Node
 from svcnat.model import objects
-from svcnat.model.objects import Condition, Pod, PodIP, PodStatus
+from svcnat.model.objects import (
+    Condition,
+    ContainerState,
+    ContainerStateDetail,
+    ContainerStatus,
+    Pod,
+    PodIP,
+    PodStatus,
+)
 from svcnat.model.selectors import matches
 from svcnat.store.sqlite import utc_now
 
@@ -292,14 +300,14 @@ def _running(pod: Pod, started: Started, node: Node) -> PodStatus:
         pod_ips=[PodIP(ip=started.v4), PodIP(ip=started.v6)],
         start_time=now,
         container_statuses=[
-            {
-                "name": container.name,
-                "image": container.image,
-                "ready": not unready,
-                "restartCount": 0,
-                "started": True,
-                "state": {"running": {"startedAt": now}},
-            }
+            ContainerStatus(
+                name=container.name,
+                image=container.image,
+                ready=not unready,
+                restart_count=0,
+                started=True,
+                state=ContainerState(running=ContainerStateDetail(started_at=now)),
+            )
             for container in pod.spec.containers
         ],
     )

@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from svcnat.errors import LabError
@@ -100,9 +99,7 @@ class Lab:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -189,10 +186,13 @@ def labs() -> list[Summary]:
     """Every lab with a folder, and what only its namespaces tell of, by name.
 
     With another runtime folder than the usual one, labs without a folder in it are someone else's, and left out.
+
+    Raises:
+        LabError: the runtime folder is no folder.
+        PrivilegeError: it, or a lab in it, is another user's.
+
     """
-    found: set[str] = set()
-    with contextlib.suppress(FileNotFoundError):
-        found = {folder.name for folder in state.runtime_folder().iterdir() if names.is_label(folder.name)}
+    found = {name for name in state.folders() if names.is_label(name)}
     if "SVCNAT_RUNTIME_DIR" not in os.environ:
         found |= {lab for namespace in netns.names() if (lab := names.lab_of(namespace))}
     return [_summary(name) for name in sorted(found)]

@@ -73,6 +73,24 @@ def folder_of(lab: str) -> Path:
     return runtime_folder() / lab
 
 
+def folders() -> list[str]:
+    """The names of what is in the runtime folder; none when there is no such folder.
+
+    Raises:
+        LabError: it is no folder.
+        PrivilegeError: it is another user's.
+
+    """
+    try:
+        return [folder.name for folder in runtime_folder().iterdir()]
+    except FileNotFoundError:
+        return []
+    except PermissionError as error:
+        raise _forbidden(runtime_folder()) from error
+    except OSError as error:
+        raise LabError(f"cannot use {runtime_folder()}: {error.strerror}") from error
+
+
 def boot() -> str:
     """The id of this boot of the machine: no namespace outlives it."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
@@ -95,7 +113,9 @@ def read(folder: Path) -> Record:
     except PermissionError as error:
         raise _forbidden(folder) from error
     except (OSError, msgspec.MsgspecError) as error:
-        raise LabError(f"cannot read {folder / _RECORD}: {error}") from error
+        raise LabError(
+            f"cannot read {folder / _RECORD}: {error}: `svcnat lab down {folder.name}` removes the lab"
+        ) from error
     if record.version != _VERSION:
         raise LabError(f"lab {folder.name} was built by another version of svcnat: take it down and up again")
     if record.boot != boot():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -243,6 +244,26 @@ def test_one_writer_at_a_time(make_netns) -> None:
         pass
     with lock.writer(here, patience=0):
         pass
+
+
+def test_who_squats_on_the_lock_is_named(make_netns) -> None:
+    """Anybody may bind the name: who cannot be svcnat is told from who can, and to be ended, not waited for."""
+    here = make_netns()
+    program = (
+        "import os, socket; os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534); "
+        "name = socket.socket(socket.AF_UNIX); name.bind('\\0svcnat/writer'); print(flush=True); input(); "
+        "name.listen(); print(flush=True); input()"
+    )
+    with netns.entered(here):
+        squatter = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    with squatter:
+        for message in ("`ss -xap`", f"pid {squatter.pid} of user 65534 .* cannot be svcnat"):
+            squatter.stdout.readline()
+            with pytest.raises(BusyError, match=message), lock.writer(here, patience=0):
+                pass
+            print(file=squatter.stdin, flush=True)
 
 
 @pytest.mark.parametrize(

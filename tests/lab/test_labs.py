@@ -160,6 +160,16 @@ def summary(name: str) -> labs.Summary:
     return found
 
 
+def test_a_runtime_folder_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, whatever the environment names; no folder at all is no labs."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SVCNAT_RUNTIME_DIR", str(tmp_path / "file"))
+    with pytest.raises(LabError, match="Not a directory"):
+        labs.labs()
+    monkeypatch.setenv("SVCNAT_RUNTIME_DIR", str(tmp_path / "none"))
+    assert labs.labs() == []
+
+
 def test_the_list_counts_nodes_and_pods(build_lab: BuildLab) -> None:
     """A lab that runs is listed with its nodes and running pods."""
     lab = build_lab(topology.simple(nodes=2))
