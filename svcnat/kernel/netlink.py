@@ -1,0 +1,236 @@
+"""Netlink itself: messages, attributes, and one conversation with the kernel over a socket.
+
+It knows no protocol's messages: :mod:`svcnat.kernel.nfnetlink`, :mod:`svcnat.kernel.conntrack` and
+:mod:`svcnat.kernel.host` do. It listens to no events. Source: include/uapi/linux/netlink.h, netlink(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from ipaddress import IPv6Address
+from itertools import islice
+
+from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
+
+ROUTE, NETFILTER = 0, 12  # the protocols that svcnat speaks
+NESTED = 0x8000  # or-ed to the type of an attribute that holds attributes
+
+_ERROR, _DONE = 2, 3
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_INTERRUPTED, _CAPPED, _HAS_ATTRIBUTES = 0x10, 0x100, 0x200  # flags of answers
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type with two flag bits
+_NUMBER = struct.Struct("=i")
+_TYPE_MASK = 0x3FFF
+_MESSAGE = 1  # NLMSGERR_ATTR_MSG
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_RECEIVE_BUFFER = 1 << 20  # the kernel fills what it is given: larger reads, fewer system calls
+_BATCH = 100  # requests in one datagram: as many refusals still fit the receive buffer of an ordinary user
+
+Attributes = dict[int, memoryview]
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One netlink attribute, padded to four bytes."""
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def nest(kind: int, *parts: bytes) -> bytes:
+    """An attribute that holds attributes."""
+    return attribute(kind | NESTED, b"".join(parts))
+
+
+def text(value: str) -> bytes:
+    """A string as the kernel wants it, with its NUL."""
+    return value.encode() + b"\0"
+
+
+def walk(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The (type, payload) pairs of a run of attributes."""
+    position, end = 0, len(data)
+    while position + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, position)
+        if length < 4:
+            return  # no attribute: an endless run of them would follow
+        yield kind & _TYPE_MASK, data[position + 4 : position + length]
+        position += (length + 3) & ~3
+
+
+def attributes(data: memoryview) -> Attributes:
+    """The attributes by type; of a repeated one, the last."""
+    return dict(walk(data))
+
+
+@lru_cache(maxsize=131072)
+def address(raw: bytes) -> str:
+    """The canonical text of an address of 4 or 16 bytes."""
+    # inet_ntop writes ::a00:1 as ::10.0.0.1, which is not how the rest of svcnat spells it.
+    return str(IPv6Address(raw)) if len(raw) == 16 else socket.inet_ntop(socket.AF_INET, raw)
+
+
+class Connection:
+    """A netlink socket in the network namespace of the thread that makes it; it stays there.
+
+    One question at a time: asking another one while a dump is being read ends that dump.
+    """
+
+    def __init__(self, protocol: int, subject: str) -> None:
+        """Open a socket for `protocol`; `subject` is what error messages call the other end.
+
+        Raises:
+            MissingError: the kernel does not speak the protocol.
+
+        """
+        self._subject = subject
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        except OSError as error:
+            raise MissingError(f"{subject}: {os.strerror(error.errno or 0)}") from error
+        # Refusals that say why, and do not repeat the request.
+        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        self._socket.bind((0, 0))
+        self._buffer = memoryview(bytearray(_RECEIVE_BUFFER))
+        self._sequence = 0
+        self._answered = True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def request(self, message: int, body: bytes, *, flags: int = 0) -> None:
+        """Ask for something to be done, and wait until it is.
+
+        Raises:
+            KernelError: the kernel refused; see :meth:`refusal`.
+
+        """
+        for _ in self._ask(message, body, flags | _ACK):
+            pass
+
+    def get(self, message: int, body: bytes) -> memoryview | None:
+        """Ask for one object: what follows the netlink header, or None if there is no such object."""
+        try:
+            answers = list(self._ask(message, body, _ACK))
+        except MissingError:
+            return None
+        return answers[0] if answers else None
+
+    def dump(self, message: int, body: bytes) -> Iterator[memoryview]:
+        """Ask for all objects of a kind; of each what follows the netlink header.
+
+        Raises:
+            StaleError: they changed meanwhile, so that the answer may be torn. Ask again.
+
+        """
+        return self._ask(message, body, _DUMP)
+
+    def batch(self, message: int, bodies: Iterable[bytes], *, flags: int = 0) -> list[int]:
+        """Send requests of one kind that do not depend on each other; the errno of each, 0 for success, in order."""
+        results: list[int] = []
+        remaining = iter(bodies)
+        while chunk := list(islice(remaining, _BATCH)):
+            self._finish()
+            first, last = self._sequence + 1, self._sequence + len(chunk)
+            self._sequence = last
+            datagram = b"".join(
+                _message(message, flags | _REQUEST | (_ACK if sequence == last else 0), sequence, body)
+                for sequence, body in enumerate(chunk, first)
+            )
+            self._send(datagram)
+            numbers = dict.fromkeys(range(first, last + 1), 0)
+            while not self._answered:
+                for kind, _, sequence, body in self._receive():
+                    if kind == _ERROR and sequence in numbers:
+                        numbers[sequence] = _errno(body)
+                        self._answered |= sequence == last
+            results += numbers.values()
+        return results
+
+    def refusal(self, number: int, detail: str = "") -> KernelError:
+        """The error that an errno of the kernel's stands for; `detail` is what the kernel adds in words."""
+        reason = f"{os.strerror(number)} ({detail})" if detail else os.strerror(number)
+        match number:
+            case errno.EPERM | errno.EACCES:
+                return PrivilegeError(f"{self._subject}: needs root, or CAP_NET_ADMIN in this network namespace")
+            case errno.ENOENT:
+                return MissingError(f"{self._subject}: {reason}")
+            case errno.EINTR | errno.EAGAIN:
+                return StaleError(f"{self._subject}: changed while it was read")
+            case _:
+                return KernelError(f"{self._subject}: {reason}")
+
+    def _ask(self, message: int, body: bytes, flags: int) -> Iterator[memoryview]:
+        self._finish()
+        self._sequence += 1
+        self._send(_message(message, flags | _REQUEST, self._sequence, body))
+        return self._answers(self._sequence)
+
+    def _answers(self, asked: int) -> Iterator[memoryview]:
+        while True:
+            if self._sequence != asked:
+                raise RuntimeError("another question was asked while this answer was being read")
+            for kind, flags, sequence, body in self._receive():
+                if sequence != asked:
+                    continue  # an answer that arrived after its reader gave up
+                if flags & _INTERRUPTED:
+                    raise self.refusal(errno.EINTR)
+                if kind in (_ERROR, _DONE):
+                    self._answered = True
+                    if number := _errno(body):
+                        raise self.refusal(number, _detail(kind, flags, body))
+                    return
+                yield body
+
+    def _finish(self) -> None:
+        """Read what is left of an answer that its reader abandoned: a dump that goes on refuses the next one."""
+        while not self._answered:
+            for kind, _, sequence, _ in self._receive():
+                self._answered |= sequence == self._sequence and kind in (_ERROR, _DONE)
+
+    def _send(self, datagram: bytes) -> None:
+        try:
+            self._socket.send(datagram)
+        except OSError as error:
+            raise self.refusal(error.errno or 0) from error
+        self._answered = False
+
+    def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
+        """The messages of one datagram, as (type, flags, sequence, what follows the header)."""
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except OSError as error:
+            self._answered = True  # what was lost may be the end of the answer: nobody may wait for it
+            raise self.refusal(error.errno or 0) from error
+        data = memoryview(self._buffer[:size].tobytes())  # a copy, since attributes point into it
+        position = 0
+        while position + _HEADER.size <= size:
+            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, position)
+            yield kind, flags, sequence, data[position + _HEADER.size : position + length]
+            position += (length + 3) & ~3
+
+
+def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body + bytes(-len(body) % 4)
+
+
+def _errno(body: memoryview) -> int:
+    """The number with which an error and the end of a dump begin; a finished dump and an acknowledgement have 0."""
+    return -int(_NUMBER.unpack_from(body)[0]) if len(body) >= _NUMBER.size else 0
+
+
+def _detail(kind: int, flags: int, body: memoryview) -> str:
+    """What the kernel says in words about a refusal (extended acknowledgement); mostly nothing."""
+    if not flags & _HAS_ATTRIBUTES:
+        return ""
+    start = _NUMBER.size
+    if kind == _ERROR:
+        request = _HEADER.unpack_from(body, start)[0]
+        start += _HEADER.size if flags & _CAPPED else (request + 3) & ~3
+    said = attributes(body[start:]).get(_MESSAGE)
+    return bytes(said).rstrip(b"\0").decode(errors="replace") if said is not None else ""
