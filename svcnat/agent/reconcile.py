@@ -21,10 +21,14 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a pass did, or with a dry run would do; ``generation`` is the kernel's ruleset id after it."""
+    """What a pass did, or with a dry run would do; ``generation`` is the kernel's ruleset id after it.
+
+    ``warnings``: what the host lacks for its services, a line each.
+    """
 
     change: Change
     generation: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:

@@ -10,12 +10,13 @@ from svcnat.agent.reconcile import Report
 from svcnat.agent.settings import Host
 from svcnat.api.cluster import DEFAULT_STATE, Changed, Cluster, Target
 from svcnat.api.labs import Lab, Wanted, load_lab
-from svcnat.api.rules import DEFAULT_CONFIG, cleanup, compile_ruleset, configuration, load, render, sync
+from svcnat.api.rules import DEFAULT_CONFIG, Cleaned, cleanup, compile_ruleset, configuration, load, render, sync
 
 __all__ = [
     "DEFAULT_CONFIG",
     "DEFAULT_STATE",
     "Changed",
+    "Cleaned",
     "Cluster",
     "Host",
     "Lab",

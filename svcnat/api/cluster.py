@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from svcnat.agent import ownership
-from svcnat.agent.reconcile import Report, reconcile
+from svcnat.agent.follow import Objects, follow
+from svcnat.agent.host import look
+from svcnat.agent.reconcile import Report
 from svcnat.agent.settings import Host, settings_for
 from svcnat.api.located import located
 from svcnat.api.rules import configuration, node_name, service_ranges
@@ -17,13 +19,12 @@ from svcnat.controllers.admission import subject
 from svcnat.controllers.claims import asks
 from svcnat.controllers.slices import ZONE_LABEL
 from svcnat.errors import Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
-from svcnat.kernel import lock
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded, Manifest
 from svcnat.model.objects import EndpointSlice, Node, Resource, Service
-from svcnat.ruleset.compile import backend_keys, compile_plan
-from svcnat.ruleset.plan import SERVICE_LABEL, Plan, plan, plan_service
+from svcnat.ruleset.compile import backend_keys
+from svcnat.ruleset.plan import SERVICE_LABEL, Plan, Settings, plan, plan_service
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
 from svcnat.store.transaction import Outcome, Transaction
@@ -33,11 +34,10 @@ DEFAULT_STATE = "/var/lib/svcnat/state.db"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A network namespace whose rules follow a state file, the name of the node that it is, and what it looks like."""
+    """A network namespace whose rules follow a state file, and the name of the node that it is."""
 
     node: str
     netns: str | None
-    host: Host = field(default_factory=Host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,18 +166,19 @@ class Cluster:
             KernelError: the kernel refused; the rules there are as they were.
 
         """
-        reports = []
-        for target in self._targets:
-            # The objects are read under the lock: of two commands at once, the later writer has seen both changes.
-            with lock.writer(target.netns), Namespace(target.netns) as namespace:
-                ownership.require(namespace, self._store.identity)
-                wanted = compile_plan(self._plan(target), origin=ownership.origin_of(self._store.identity))
-                reports.append(reconcile(namespace, wanted, dry_run=dry_run))
-        return tuple(reports)
+        return tuple(
+            follow(
+                target.netns,
+                Objects(functools.partial(self._plan, target), self._store.identity),
+                self._config,
+                dry_run=dry_run,
+            )
+            for target in self._targets
+        )
 
     def plans(self) -> list[tuple[Target, Plan]]:
         """What the objects ask of each target, now."""
-        return [(target, self._plan(target)) for target in self._targets]
+        return [(target, self._plan(target, look(target.netns, self._config))) for target in self._targets]
 
     def connections(self, service: Service) -> dict[tuple[str, int], int]:
         """How many connections each endpoint (address, port) got through a Service since it was added to the rules.
@@ -190,7 +191,7 @@ class Cluster:
             )
         counted: dict[tuple[str, int], int] = {}
         for target in self._targets:
-            ports = plan_service(service, slices, settings_for(self._config, target.host, target.node))
+            ports = plan_service(service, slices, self._settings(target, look(target.netns, self._config)))
             with Namespace(target.netns) as namespace:
                 for port in ports:
                     for part in backend_keys(port):
@@ -200,12 +201,16 @@ class Cluster:
                             counted[part.keys[key]] += packets
         return counted
 
-    def _plan(self, target: Target) -> Plan:
+    def _plan(self, target: Target, host: Host) -> Plan:
         with self._store.read() as snapshot:
             services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
+        return plan(services, slices, self._settings(target, host))
+
+    def _settings(self, target: Target, host: Host) -> Settings:
+        with self._store.read() as snapshot:
             node = snapshot.get(Node, "", target.node)
         zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
-        return plan(services, slices, settings_for(self._config, target.host, target.node, zone))
+        return settings_for(self._config, host, target.node, zone)
 
     def _change_all(
         self, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome], *, dry_run: bool

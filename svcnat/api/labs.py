@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.agent.reconcile import Report
-from svcnat.agent.settings import Host
 from svcnat.api.cluster import Cluster, Target
 from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
@@ -65,11 +64,7 @@ class Lab(Cluster):
         """Work on a lab that runs; :meth:`up` and :meth:`find` are how to get one."""
         self.built = lab
         config = Configuration(cluster_cidr=str(lab.topology.cluster), service_cidr=str(lab.topology.services))
-        hosts = {
-            node.name: Host(addresses=tuple(node.addresses), primary=tuple(node.addresses))
-            for node in lab.topology.nodes
-        }
-        targets = [Target(node, str(where), hosts[node]) for node, where in lab.nodes]
+        targets = [Target(node, str(where)) for node, where in lab.nodes]
         super().__init__(lab.store, config, targets)
 
     @classmethod

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from svcnat.agent import ownership
-from svcnat.agent.reconcile import Report, reconcile
+from svcnat.agent.follow import Objects, follow
+from svcnat.agent.host import unprepare
+from svcnat.agent.reconcile import Report
 from svcnat.agent.settings import Host, settings_for
 from svcnat.api.located import located
 from svcnat.controllers.react import settled
@@ -23,10 +25,18 @@ from svcnat.ruleset import nftables
 from svcnat.ruleset.compile import compile_plan
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import Ruleset
-from svcnat.ruleset.plan import plan
+from svcnat.ruleset.plan import Plan, plan
 from svcnat.store.folder import read_sources
 
 DEFAULT_CONFIG = "/etc/svcnat/config.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What :func:`cleanup` found: the families that had a table, and what it could not put back, a line each."""
+
+    families: tuple[Family, ...]
+    warnings: tuple[str, ...]
 
 
 def load(
@@ -84,7 +94,10 @@ def compile_ruleset(
         ManifestError: objects contradict each other, for instance by asking for one address twice.
 
     """
-    config = config or Configuration()
+    return compile_plan(_plan(objects, config or Configuration(), host or Host(), node))
+
+
+def _plan(objects: Loaded | Iterable[Resource], config: Configuration, host: Host, node: str | None = None) -> Plan:
     manifests = objects.manifests if isinstance(objects, Loaded) else ()
     resources = objects if not isinstance(objects, Loaded) else [manifest.resource for manifest in manifests]
     with located(manifests):
@@ -94,8 +107,8 @@ def compile_ruleset(
             node_ports=config.node_ports,
             load_balancer_pool=config.load_balancer_pool,
         )
-    known = settings_for(config, host or Host(), node_name(config, node))
-    return compile_plan(plan(world.list(Service), world.list(EndpointSlice), known))
+    settings = settings_for(config, host, node_name(config, node))
+    return plan(world.list(Service), world.list(EndpointSlice), settings)
 
 
 def node_name(config: Configuration, node: str | None = None) -> str:
@@ -108,23 +121,30 @@ def render(ruleset: Ruleset) -> str:
     return nftables.render(ruleset)
 
 
-def sync(ruleset: Ruleset, netns: str | None = None, *, dry_run: bool = False, force: bool = False) -> Report:
-    """Make the rules of a network namespace (by name or path; None: the current one) equal to `ruleset`.
+def sync(
+    objects: Loaded | Iterable[Resource],
+    netns: str | None = None,
+    *,
+    config: Configuration | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+) -> Report:
+    """Make the rules of a network namespace (by name or path; None: the current one) equal to what objects ask for.
 
     Raises:
+        ManifestError: objects contradict each other.
         ConflictError: the rules there follow a state file; `force` takes them all the same.
         BusyError: another svcnat is writing there.
         KernelError: the kernel refused; the rules are as they were.
 
     """
-    with lock.writer(netns), Namespace(netns) as namespace:
-        if not force:
-            ownership.require(namespace, None)
-        return reconcile(namespace, ruleset, dry_run=dry_run)
+    config = config or Configuration()
+    wanted = Objects(lambda host: _plan(objects, config, host), force=force)
+    return follow(netns, wanted, config, dry_run=dry_run)
 
 
-def cleanup(netns: str | None = None) -> list[Family]:
-    """Remove svcnat's tables from a network namespace, and nothing else; returns the families that had one.
+def cleanup(netns: str | None = None) -> Cleaned:
+    """Remove svcnat's tables, proxy neighbours and routes from a network namespace, and nothing else.
 
     Raises:
         BusyError: another svcnat is writing there.
@@ -134,7 +154,7 @@ def cleanup(netns: str | None = None) -> list[Family]:
     with lock.writer(netns), Namespace(netns) as namespace:
         families = namespace.families()
         namespace.commit(nftables.render_cleanup(families))
-        return families
+        return Cleaned(tuple(families), tuple(unprepare(netns)))
 
 
 def service_ranges(config: Configuration) -> tuple[str, ...]:

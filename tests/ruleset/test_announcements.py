@@ -1,0 +1,62 @@
+"""Which addresses a node answers for on its links: those it serves, and none that a device has."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import structs
+
+from svcnat.model.objects import EndpointConditions, LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus
+from svcnat.ruleset.announcements import announced
+from svcnat.ruleset.plan import Plan, Settings, plan
+from tests.ruleset.build import NOT_READY, READY, service, slice_of
+
+SETTINGS = Settings(node_name="here", addresses=("192.0.2.1",), node_port_addresses=("192.0.2.2",))
+
+
+def balanced(*ips: str, mode: str | None = None, **spec) -> Service:
+    status = LoadBalancerStatus(ingress=[LoadBalancerIngress(ip=ip, ip_mode=mode) for ip in ips])
+    one = service("web", "10.96.0.10", "fd00:10:96::a", type="LoadBalancer", **spec)
+    return structs.replace(one, status=ServiceStatus(load_balancer=status))
+
+
+def planned(
+    one: Service, *, node: str = "here", endpoint: tuple[str, EndpointConditions] = ("10.244.0.1", READY)
+) -> Plan:
+    return plan([one], [slice_of("web", endpoint, node=node)], SETTINGS)
+
+
+def test_load_balancer_and_external_ips_of_both_families() -> None:
+    """Each once, however many ports it serves; cluster IPs and node ports are nothing that a link is asked for."""
+    one = balanced(
+        "192.0.2.100",
+        "2001:db8::64",
+        external_ips=["192.0.2.101"],
+        ports=((80, "TCP"), (53, "UDP")),
+    )
+    assert set(announced(planned(one))) == {"192.0.2.100", "2001:db8::64", "192.0.2.101"}
+    assert len(announced(planned(one))) == 3
+
+
+def test_addresses_of_the_node_itself_are_not_announced() -> None:
+    """The kernel answers for those already, and the node's own services live there."""
+    assert announced(planned(balanced("192.0.2.1", "192.0.2.100", external_ips=["192.0.2.2"]))) == ("192.0.2.100",)
+
+
+def test_what_svcnat_does_not_serve_is_not_announced() -> None:
+    """With ipMode Proxy the balancer itself answers; a plain cluster IP has nobody outside."""
+    assert announced(planned(balanced("192.0.2.100", mode="Proxy"))) == ()
+    assert announced(planned(service("web", "10.96.0.10"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "node", "expected"),
+    [
+        (("10.244.0.1", READY), "here", ("192.0.2.100",)),
+        (("10.244.0.1", READY), "there", ()),  # that node answers, and this one would drop
+        (("10.244.0.1", NOT_READY), "there", ("192.0.2.100",)),  # none anywhere: a refusal is an answer, too
+    ],
+)
+def test_policy_local(endpoint, node, expected) -> None:
+    """With externalTrafficPolicy Local the nodes with endpoints answer."""
+    one = balanced("192.0.2.100", external_traffic_policy="Local")
+    assert announced(planned(one, node=node, endpoint=endpoint)) == expected
