@@ -19,7 +19,7 @@ from svcnat.kernel import lock
 from svcnat.kernel.conntrack import Conntrack
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
-from svcnat.ruleset.compile import compile_plan
+from svcnat.ruleset.compile import compile_plan, doubts
 from svcnat.ruleset.diff import Change
 from svcnat.ruleset.endpoints import Backend, Family
 from svcnat.ruleset.nouns import Key
@@ -60,7 +60,7 @@ def follow(netns: str | None, objects: Objects, config: Configuration, *, dry_ru
         report = reconcile(namespace, compile_plan(plan, objects.origin), dry_run=dry_run)
         if dry_run:
             return report
-        warnings = prepare(netns, plan, config)
+        warnings = [*doubts(plan), *prepare(netns, plan, config)]
         with contextlib.suppress(KernelError):  # a kernel that cannot do it keeps the flows until they expire
             _clean(netns, plan, report.change)
         return Report(report.change, report.generation, tuple(warnings))

@@ -25,7 +25,9 @@ def require(namespace: Namespace, identity: str | None) -> None:
     for family in namespace.families():
         _, _, origin = namespace.about(family).partition("from state ")
         if origin and (identity is None or not origin.startswith(identity)):
-            raise ConflictError(
-                f"the rules in this network namespace follow {'another' if identity else 'a'} state file; "
-                f"{'`svcnat cleanup` gives them up' if identity else '--force takes them over'}"
+            whose, way_out = (
+                ("another", "`svcnat cleanup` gives them up, --netns names another place")
+                if identity
+                else ("a", "--force takes them over")
             )
+            raise ConflictError(f"the rules in this network namespace follow {whose} state file; {way_out}")

@@ -40,6 +40,7 @@ def settings_for(config: Configuration, host: Host, node: str, zone: str = "") -
         addresses=host.addresses,
         node_port_addresses=node_port_addresses(config, host),
         localhost_node_ports=config.localhost_node_ports,
+        announces=bool(config.load_balancer_interfaces),
         drop_cidrs=_drop_cidrs(config, host),
         bridges=() if config.bridge_masquerade == "off" else host.bridges,
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from svcnat.agent import ownership
 from svcnat.agent.follow import Objects, follow
 from svcnat.agent.host import look
 from svcnat.agent.reconcile import Report
@@ -88,7 +90,7 @@ class Cluster:
             return Lab.find(lab)
         found = configuration(config)
         file = Path(state or DEFAULT_STATE)
-        if create and not file.exists():
+        if create and not os.path.exists(file):  # noqa: PTH110 - Path.exists raises for names that are too long
             Namespace(netns).close()  # who may not program the rules shall not leave a state file behind
         store = Store.open(
             file,
@@ -238,8 +240,9 @@ class Cluster:
             with self._store.transaction(dry_run=True) as transaction:
                 return Changed(tuple(run(transaction)), ())
         for target in self._targets:
-            # What will not work at all (no privilege, no such namespace) is said before the objects change.
-            Namespace(target.netns).close()
+            # What cannot work (no privilege, no such namespace, another's rules) is said before anything changes.
+            with Namespace(target.netns) as namespace:
+                ownership.require(namespace, self._store.identity)
         with self._store.transaction() as transaction:
             outcomes = run(transaction)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from svcnat.agent.reconcile import Report
 from svcnat.agent.settings import Host, settings_for
 from svcnat.api.located import located
 from svcnat.controllers.react import settled
-from svcnat.errors import Finding, ManifestError
+from svcnat.errors import UsageError
 from svcnat.kernel import lock
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration, parse_configuration
@@ -67,14 +68,13 @@ def configuration(path: str | Path | None = None) -> Configuration:
         ManifestError: the file cannot be read, or what is in it is wrong.
 
     """
-    file = Path(path or DEFAULT_CONFIG)
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        if path is None and isinstance(error, FileNotFoundError):
-            return Configuration()
-        raise ManifestError([Finding(str(file), 0, "", "", f"cannot be read: {error.strerror}")]) from error
-    return parse_configuration(data, str(file))
+    if path is None and not os.path.lexists(DEFAULT_CONFIG):
+        return Configuration()
+    sources = read_sources([str(path or DEFAULT_CONFIG)])
+    if len(sources) != 1:
+        raise UsageError(f"--config takes one file; {path} is a folder")
+    source, data = sources[0]
+    return parse_configuration(data, source)
 
 
 def compile_ruleset(

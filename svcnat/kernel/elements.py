@@ -11,10 +11,8 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from ipaddress import IPv6Address
 
-from svcnat.kernel.nfnetlink import Attributes, attribute, attributes, walk
+from svcnat.kernel.netlink import Attributes, address, attribute, attributes, walk
 from svcnat.ruleset.nouns import Data, Key, Set, Verdict
 
 _KEY, _DATA, _USERDATA, _EXPRESSION, _KEY_END, _EXPRESSIONS = 1, 2, 6, 7, 10, 11  # NFTA_SET_ELEM_*
@@ -30,15 +28,9 @@ _ALONE = {"inet_proto": 1, "inet_service": 2}  # only in a concatenation is a fi
 _PREFIX = "/prefix"  # a range of addresses, as the last field of an interval set
 
 
-@lru_cache(maxsize=131072)
-def _address(raw: bytes) -> str:
-    # inet_ntop writes ::a00:1 as ::10.0.0.1, which is not how the rest of svcnat spells it.
-    return str(IPv6Address(raw)) if len(raw) == 16 else socket.inet_ntop(socket.AF_INET, raw)
-
-
 _READ: dict[str, Callable[[bytes], str | int]] = {
-    "ipv4_addr": _address,
-    "ipv6_addr": _address,
+    "ipv4_addr": address,
+    "ipv6_addr": address,
     "inet_proto": lambda raw: _PROTOCOLS.get(raw[0], str(raw[0])),
     "inet_service": lambda raw: raw[0] << 8 | raw[1],
     "slot": lambda raw: int.from_bytes(raw, sys.byteorder),
@@ -81,7 +73,7 @@ def read_range(fields: tuple[str, ...], first: bytes, last: bytes) -> Key:
     low, high = first[-_WIDTH[kind] :], last[-_WIDTH[kind] :]
     size = int.from_bytes(high, "big") - int.from_bytes(low, "big") + 1
     prefix = 8 * len(low) - size.bit_length() + 1
-    return (*read_fields(tuple(same), first), f"{_address(low)}/{prefix}")
+    return (*read_fields(tuple(same), first), f"{address(low)}/{prefix}")
 
 
 def read_elements(declared: Set, listed: memoryview) -> Iterator[tuple[Key, Data]]:

@@ -9,23 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from svcnat.errors import MissingError, StaleError
+from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
 from svcnat.kernel import netns
 from svcnat.kernel.elements import comment, counter, one_element, read_elements
 from svcnat.kernel.libnftables import Libnftables
-from svcnat.kernel.nfnetlink import (
-    GETCHAIN,
-    GETRULE,
-    GETSET,
-    GETSETELEM,
-    GETTABLE,
-    Attributes,
-    Connection,
-    attribute,
-    attributes,
-    text,
-    walk,
-)
+from svcnat.kernel.netlink import Attributes, attribute, attributes, text, walk
+from svcnat.kernel.nfnetlink import GETCHAIN, GETRULE, GETSET, GETSETELEM, GETTABLE, Connection
 from svcnat.ruleset.diff import Outline
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import TABLE, ChainSignature, Data, Hook, Key, Set, Table
@@ -83,7 +72,13 @@ class Namespace:
     def commit(self, script: str) -> None:
         """Run the script as one transaction; see :meth:`Libnftables.commit` for the errors."""
         if script:
-            self._writer.commit(script)
+            try:
+                self._writer.commit(script)
+            except PrivilegeError as error:
+                self.generation()  # we may ask: so it is this table that we may not change
+                raise KernelError(
+                    f"{error}; another program owns the table (flags owner): end it, or that table"
+                ) from error
 
     def families(self) -> list[Family]:
         """The families that have an svcnat table."""

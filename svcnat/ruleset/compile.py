@@ -18,7 +18,7 @@ from svcnat.ruleset.endpoints import Backend, Family, Pool
 from svcnat.ruleset.nouns import Chain, Data, Key, Learned, Ruleset, Set, Table, Verdict, comment_text
 from svcnat.ruleset.plan import FAMILIES, Frontend, Kind, Plan, Scope, ServicePortPlan, Settings, of_family
 from svcnat.ruleset.selectors import Affine, Learner, Limited, Restricted, Selector, Shape
-from svcnat.ruleset.slots import slots
+from svcnat.ruleset.slots import MOST, is_exact, slots
 
 _REFUSE, _DROP = Verdict("goto", "refuse"), Verdict("drop")
 
@@ -94,7 +94,7 @@ class _Port:
         port, endpoints = self._port, self._port.endpoints
         name, key = _front(frontend, port.protocol)
         title = comment_text(port.title)
-        if frontend.kind is Kind.CLUSTER_IP:
+        if frontend.kind is Kind.CLUSTER_IP or frontend.announced:
             yield "cluster-ips", (frontend.address,), None
         for cidr in frontend.ranges:
             yield "source-ranges", (*key, cidr), None
@@ -184,6 +184,16 @@ def compile_plan(plan: Plan, origin: str = "manifests") -> Ruleset:
     for ports in plan.services.values():
         assembly.add(compile_service(ports))
     return assembly.ruleset()
+
+
+def doubts(plan: Plan) -> list[str]:
+    """What the user asked for and gets only nearly, a line each."""
+    return [
+        f"{port.title}: the weights have no common measure in {MOST} slots: the shares are rounded"
+        for ports in plan.services.values()
+        for port in ports
+        if port.scheduler != "maglev" and not is_exact(port.endpoints.cluster.weights)
+    ]
 
 
 class Assembly:

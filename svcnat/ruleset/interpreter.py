@@ -111,7 +111,8 @@ def outcomes(ruleset: Ruleset, packet: Packet, node: frozenset[str] = frozenset(
         if state.end:
             totals[state.end] += share
             continue
-        last = "input" if state.now.destination in node else "postrouting"
+        # A node's packet to itself leaves, too, by its loopback device; one that arrives for the node does not.
+        last = "postrouting" if packet.local or state.now.destination not in node else "input"
         for rest, final in _hook(table, last, state):
             totals[_verdict_of(final)] += share * rest
     return dict(totals)

@@ -157,7 +157,7 @@ def _services(family: Family, settings: Settings) -> list[Rule]:
     return [
         Rule((), Vmap(_frontend(family), "frontends"), comment="a service's address and port"),
         Rule((In((destination,), "nodeport-ips"),), Vmap(_NODE_PORT, "nodeports"), comment="a node port"),
-        Rule((In((destination,), "cluster-ips"),), Goto("refuse"), comment="another port of a cluster IP"),
+        Rule((In((destination,), "cluster-ips"),), Goto("refuse"), comment="another port of a service's address"),
         *(
             Rule((Is(destination, cidr),), Drop(), comment="a service address that nobody has")
             for cidr in of_family(settings.drop_cidrs, family)

@@ -67,8 +67,9 @@ class Settings:
     """What a node knows of itself.
 
     ``cluster_cidrs``: where its pods' addresses come from. ``addresses``: its own. ``node_port_addresses``: those of
-    them that answer node ports. ``drop_cidrs``: service ranges whose unallocated addresses are dropped. ``bridges``:
-    Linux bridges whose traffic netfilter does not see. Ranges and addresses are canonical text of either family.
+    them that answer node ports. ``announces``: it answers on its links for load-balancer and external IPs.
+    ``drop_cidrs``: service ranges whose unallocated addresses are dropped. ``bridges``: Linux bridges whose traffic
+    netfilter does not see. Ranges and addresses are canonical text of either family.
     """
 
     node_name: str = ""
@@ -78,6 +79,7 @@ class Settings:
     addresses: tuple[str, ...] = ()
     node_port_addresses: tuple[str, ...] = ()
     localhost_node_ports: bool = False
+    announces: bool = False
     drop_cidrs: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
 
@@ -109,7 +111,8 @@ def of_family(texts: Iterable[str], family: Family) -> tuple[str, ...]:
 class Frontend:
     """An address and port that clients use; a node port has no address: the node's own answer.
 
-    ``ranges``: the only sources that may use it (CIDRs, disjoint); none means everyone.
+    ``ranges``: the only sources that may use it (CIDRs, disjoint); none means everyone. ``announced``: this host
+    answers for the address on a link, so nobody else can have it.
     """
 
     kind: Kind
@@ -118,6 +121,7 @@ class Frontend:
     scope: Scope
     masquerade: Masquerade
     ranges: tuple[str, ...] = ()
+    announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +254,9 @@ def _frontends(
     for external in of_family(map(spelled, spec.external_ips), family):
         if external not in seen:
             seen.add(external)
-            yield Frontend(Kind.EXTERNAL_IP, external, number, outer, masquerade)
+            yield Frontend(
+                Kind.EXTERNAL_IP, external, number, outer, masquerade, announced=_announces(external, settings)
+            )
     if spec.type == "LoadBalancer":
         for ingress in service.status.load_balancer.ingress:
             if not ingress.ip or ingress.ip_mode == "Proxy":
@@ -259,9 +265,15 @@ def _frontends(
             if balanced not in seen and of_family([balanced], family):
                 seen.add(balanced)
                 ranges = source_ranges(spec.load_balancer_source_ranges, balanced, settings)
-                yield Frontend(Kind.LOAD_BALANCER, balanced, number, outer, masquerade, ranges)
+                announced = _announces(balanced, settings)
+                yield Frontend(Kind.LOAD_BALANCER, balanced, number, outer, masquerade, ranges, announced)
     if port.node_port and spec.type in ("NodePort", "LoadBalancer"):
         yield Frontend(Kind.NODE_PORT, "", port.node_port, outer, masquerade)
+
+
+def _announces(address: str, settings: Settings) -> bool:
+    """True if nobody has the address but us: one of the node's own is for the node to answer."""
+    return settings.announces and address not in (*settings.addresses, *settings.node_port_addresses)
 
 
 def source_ranges(texts: Iterable[str], address: str, settings: Settings) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,12 +154,33 @@ def test_commands_at_once_end_with_all_their_changes_in_the_rules(svcnat, here, 
     assert all(f"{address} . tcp" in listed for address in addresses)
 
 
-def test_what_was_saved_is_said_even_if_the_rules_cannot_follow(svcnat, here, tmp_path, empty_netns) -> None:
-    """Rules of another state file are in the way: the object is saved, and both facts are on the screen."""
+def test_rules_of_another_state_file_are_left_alone(svcnat, here, tmp_path) -> None:
+    """It is said before anything is saved."""
     svcnat("create", *here, "-f", str(tmp_path / "good.yaml"))
     other = ("--state", str(tmp_path / "other" / "state.db"), *here[2:])
     result = svcnat("create", *other, "-f", str(tmp_path / "good.yaml"))
+    assert (result.code, result.out) == (1, "")
+    assert "svcnat cleanup" in result.err
+    assert "web" not in svcnat("get", "services", *other).out
+
+
+def test_what_was_saved_is_said_even_if_the_rules_cannot_follow(svcnat, here, tmp_path, empty_netns) -> None:
+    """Another program owns the table: the object is saved, and both facts are on the screen."""
+    owner = subprocess.Popen(
+        ["nsenter", f"--net=/run/netns/{empty_netns}", "nft", "-i"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    try:
+        owner.stdin.write(b"add table ip svcnat { flags owner; }\n")
+        owner.stdin.flush()
+        with Namespace(empty_netns) as kernel:
+            for _ in range(500):
+                if kernel.families():
+                    break
+                time.sleep(0.01)
+        result = svcnat("create", *here, "-f", str(tmp_path / "good.yaml"))
+    finally:
+        owner.communicate(timeout=10)
     assert result.code == 1
     assert "service/web created" in result.out
     assert "the objects are saved, but the rules did not follow" in result.err
-    assert "svcnat cleanup" in result.err
+    assert "another program owns svcnat's table" in result.err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svcnat.ruleset.compile import Assembly, compile_plan, compile_service
+from svcnat.ruleset.compile import Assembly, compile_plan, compile_service, doubts
 from svcnat.ruleset.diff import apply, diff, outline
 from svcnat.ruleset.endpoints import Endpoints
 from svcnat.ruleset.nftables import render
@@ -147,3 +147,20 @@ def test_more_elements_than_a_line_takes_are_split() -> None:
     port = ServicePortPlan("default/a:x", "ip", "tcp", frontends, Endpoints())
     text = render(compile_plan(Plan(SETTINGS, {("default", "a"): (port,)})))
     assert text.count("add element ip svcnat frontends") == 3
+
+
+def test_weights_that_are_rounded_are_doubted() -> None:
+    """The user is told; exact shares, and maglev's table, need no word."""
+    rounded = [slice_of("a", "10.0.0.1", "10.0.0.2", weights='{"10.0.0.1": 1000, "10.0.0.2": 999}')]
+    exact = [slice_of("a", "10.0.0.1", "10.0.0.2", weights='{"10.0.0.1": 1000, "10.0.0.2": 500}')]
+    one = service("a", "10.96.0.1")
+    assert [text.partition(":")[0] for text in doubts(plan([one], rounded, SETTINGS))] == ["default/a"]
+    assert doubts(plan([one], exact, SETTINGS)) == []
+
+
+def test_other_ports_of_an_announced_address_are_refused() -> None:
+    """Nobody else can have an address that this host answers for; an address of the node is the node's."""
+    one = service("a", "10.96.0.1", external_ips=["203.0.113.5", "172.30.0.11"])
+    known = Settings(announces=True, addresses=("172.30.0.11",))
+    elements = compile_plan(plan([one], [], known))["ip"].elements
+    assert set(elements["cluster-ips"]) == {("10.96.0.1",), ("203.0.113.5",)}
