@@ -76,9 +76,7 @@ class Namespace:
                 self._writer.commit(script)
             except PrivilegeError as error:
                 self.generation()  # we may ask: so it is this table that we may not change
-                raise KernelError(
-                    f"{error}; another program owns the table (flags owner): end it, or that table"
-                ) from error
+                raise KernelError("nftables: another program owns svcnat's table (flags owner): end it") from error
 
     def families(self) -> list[Family]:
         """The families that have an svcnat table."""
