@@ -1,0 +1,59 @@
+"""One pass over a namespace: what a host looks like reaches the rules, and old flows end."""
+
+from __future__ import annotations
+
+import pytest
+
+from svcnat.agent.follow import _frontend
+from svcnat.agent.settings import Host, node_port_addresses, settings_for
+from svcnat.model.configuration import Configuration
+
+HOST = Host(
+    addresses=("172.30.0.11", "192.0.2.1", "fd00:172:30::b"),
+    primary=("172.30.0.11", "fd00:172:30::b"),
+    routes=("192.0.2.0/24", "10.96.7.0/24", "fd00:172:30::/64"),
+)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "addresses"),
+    [
+        (["primary"], ("172.30.0.11", "fd00:172:30::b")),
+        (["192.0.2.0/24"], ("192.0.2.1",)),
+        (["0.0.0.0/0", "::/0"], ("172.30.0.11", "192.0.2.1", "fd00:172:30::b")),
+        (["198.51.100.9/32"], ("198.51.100.9",)),
+        (["203.0.113.0/24"], ()),
+    ],
+)
+def test_node_ports_answer_on_the_chosen_addresses(chosen, addresses) -> None:
+    """``primary``, those in a range, or one that is named exactly, whether the host has it or not."""
+    assert node_port_addresses(Configuration(node_port_addresses=chosen), HOST) == addresses
+
+
+def test_loopback_answers_only_when_it_is_asked_for() -> None:
+    """The localhostNodePorts option adds both loopback addresses."""
+    found = node_port_addresses(Configuration(localhost_node_ports=True, node_port_addresses=[]), HOST)
+    assert found == ("127.0.0.1", "::1")
+
+
+def test_unallocated_addresses_are_dropped_only_where_nobody_lives() -> None:
+    """The default ranges are never dropped; a configured one is not if a route of the host overlaps it."""
+    assert settings_for(Configuration(), HOST, "n").drop_cidrs == ()
+    config = Configuration(service_cidr="10.96.0.0/16,fd00:10:96::/112")
+    assert settings_for(config, HOST, "n").drop_cidrs == ("fd00:10:96::/112",)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "frontend"),
+    [
+        ("frontends", ("10.96.0.1", "udp", 53), ("10.96.0.1", "udp", 53)),
+        ("nodeports", ("tcp", 30080), ("", "tcp", 30080)),
+        ("local-backends-udp", ("10.96.0.1", 53, 2), ("10.96.0.1", "udp", 53)),
+        ("nodeport-backends-sctp", (30080, 1), ("", "sctp", 30080)),
+        ("hairpins", ("10.0.0.1", "10.0.0.1"), None),
+        ("origins-udp", ("10.96.0.1", 53), None),
+    ],
+)
+def test_every_element_that_leads_to_an_endpoint_names_its_frontend(name, key, frontend) -> None:
+    """What changed says whose flows are looked at: cost follows the change."""
+    assert _frontend(name, key) == frontend
