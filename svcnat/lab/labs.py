@@ -63,7 +63,7 @@ class Lab:
         # The process starts up while the network is built.
         standin = process.start_standin(folder)
         network.build(name, plan)
-        store = Store.open(folder / state.STORE, service_cidrs=[str(cidr) for cidr in plan.services])
+        store = _store(folder, plan, create=True)
         try:
             with store.transaction() as transaction:
                 for node in plan.nodes:
@@ -84,8 +84,7 @@ class Lab:
         """
         folder = state.folder_of(name)
         plan = topology.plan(state.read(folder).topology)
-        services = [str(cidr) for cidr in plan.services]
-        return cls(name, folder, plan, Store.open(folder / state.STORE, create=False, service_cidrs=services))
+        return cls(name, folder, plan, _store(folder, plan, create=False))
 
     def close(self) -> None:
         """Close the store; the lab goes on."""
@@ -237,6 +236,15 @@ def _remove(name: str, folder: Path) -> None:
 
 def _namespaces(name: str) -> list[str]:
     return [namespace for namespace in netns.names() if namespace.startswith(names.prefix_of(name))]
+
+
+def _store(folder: Path, plan: Topology, *, create: bool) -> Store:
+    return Store.open(
+        folder / state.STORE,
+        create=create,
+        service_cidrs=[str(cidr) for cidr in plan.services],
+        load_balancer_pool=[str(cidr) for cidr in plan.balancers],
+    )
 
 
 def _node_object(node: topology.Node) -> Node:

@@ -109,7 +109,8 @@ def _wanted(lab: str, topology: Topology) -> Iterator[Veth | Bridge]:
     router = netns.path(names.member(lab, names.ROUTER))
     first = topology.nodes[0].addresses
     pods = [_via(node.pods, node.addresses) for node in topology.nodes]
-    everywhere = (*(route for routes in pods for route in routes), *_via(topology.services, first))
+    to_services = (*_via(topology.services, first), *_via(topology.balancers, first))
+    everywhere = (*(route for routes in pods for route in routes), *to_services)
     yield Bridge(_bridge(router, _NODES, topology.node_network, everywhere))
     yield Bridge(_bridge(router, _CLIENTS, topology.client_network, ()))
     for position, node in enumerate(topology.nodes):

@@ -38,6 +38,7 @@ class Declaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     service_cidr: str = field(default="", name="serviceCIDR")
     node_cidr: str = field(default="", name="nodeCIDR")
     client_cidr: str = field(default="", name="clientCIDR")
+    load_balancer_cidr: str = field(default="", name="loadBalancerCIDR")
     nodes: list[NodeDeclaration] = []
     clients: int = 1
 
@@ -47,6 +48,7 @@ _DEFAULTS = {
     "serviceCIDR": Ranges(IPv4Network("10.96.0.0/12"), IPv6Network("fd00:10:96::/112")),
     "nodeCIDR": Ranges(IPv4Network("172.30.0.0/24"), IPv6Network("fd00:172:30::/64")),
     "clientCIDR": Ranges(IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8:c::/64")),
+    "loadBalancerCIDR": Ranges(IPv4Network("198.51.100.0/24"), IPv6Network("2001:db8:b::/112")),
 }
 
 
@@ -77,6 +79,7 @@ class Topology:
     services: Ranges
     node_network: Ranges
     client_network: Ranges
+    balancers: Ranges
     nodes: tuple[Node, ...]
     clients: tuple[Client, ...]
 
@@ -111,6 +114,7 @@ class Planning:
                 ("serviceCIDR", declaration.service_cidr),
                 ("nodeCIDR", declaration.node_cidr),
                 ("clientCIDR", declaration.client_cidr),
+                ("loadBalancerCIDR", declaration.load_balancer_cidr),
             )
         }
         self._refuse_overlaps(self._networks)
@@ -123,6 +127,7 @@ class Planning:
             services=self._networks["serviceCIDR"],
             node_network=self._networks["nodeCIDR"],
             client_network=self._networks["clientCIDR"],
+            balancers=self._networks["loadBalancerCIDR"],
             nodes=nodes,
             clients=tuple(self._clients(declaration.clients)),
         )

@@ -8,6 +8,7 @@
     serviceCIDR: 10.96.0.0/12,fd00:10:96::/112
     nodeCIDR: 172.30.0.0/24,fd00:172:30::/64       # of the nodes' own network
     clientCIDR: 192.0.2.0/24,2001:db8:c::/64       # of the network outside the cluster
+    loadBalancerCIDR: 198.51.100.0/24,2001:db8:b::/112  # of load balancers, which the first node answers for
     nodes:                                         # one, node-1, if there is no list
     - name: node-1
       podCIDRs: [10.244.0.0/24, fd00:10:244::/64]  # the next part of clusterCIDR, if there is none
