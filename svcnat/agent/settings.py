@@ -43,6 +43,7 @@ def settings_for(config: Configuration, host: Host, node: str, zone: str = "") -
         announces=bool(config.load_balancer_interfaces),
         drop_cidrs=_drop_cidrs(config, host),
         bridges=() if config.bridge_masquerade == "off" else host.bridges,
+        endpoint_counters={"on": True, "off": False}.get(config.endpoint_counters),
     )
 
 

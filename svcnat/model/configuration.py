@@ -1,6 +1,7 @@
 """The configuration file: its fields, their defaults, and errors that name a line.
 
-Fields that KubeProxyConfiguration has carry its names. This module reads no file and no environment.
+Fields that KubeProxyConfiguration has carry its names. What svcnat does not honour is no field: nobody shall rely on
+it. This module reads no file and no environment.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from svcnat.model.validation.problems import Problem, duplicate, invalid, requir
 API_VERSION = "svcnat.io/v1alpha1"
 SERVICE_RANGES = "10.96.0.0/12,fd00:10:96::/112"
 SWITCHES = ("auto", "on", "off")
-BACKENDS = ("nftables", "iptables")
 _DEVICE_NAME_MAX = 15  # bytes: IFNAMSIZ - 1 (Linux, dev_valid_name)
 
 
@@ -51,14 +51,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     Hosts on these links then reach the addresses without a route, and no device of the host has them. Whoever may
     write Services can so take over any address of these links that no device of the host has. The host must forward;
     a link that does not exist is a warning."""
-    cluster_domain: str = "cluster.local"
-    metrics_bind_address: str = ""
-    """ADDRESS:PORT; unset means off."""
-    healthz_bind_address: str = ""
-    """ADDRESS:PORT; unset means off."""
     zone: str = ""
-    backend: str = "nftables"
+    """The node's, for topology hints; unset means what the label of its Node object says."""
     endpoint_counters: str = "auto"
+    """Count connections of each endpoint: elements with a counter take the kernel two to six times as long to add."""
 
     @property
     def cluster_networks(self) -> tuple[Network, ...]:
@@ -191,15 +187,6 @@ def _ordered(first: str, last: str) -> bool:
     return family(first) == family(last) and int(ip_address(first)) <= int(ip_address(last))
 
 
-def _check_bind(field: str, value: str) -> list[Problem]:
-    host, _, port = value.rpartition(":")
-    address = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
-    sound = canonical(address) is not None and (family(address) == 4 or address != host)
-    if sound and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535:
-        return []
-    return [invalid(field, value, "must be ADDRESS:PORT (an IPv6 address in brackets)")]
-
-
 _RULES: dict[str, Callable[[str, Any], list[Problem]]] = {
     "hostnameOverride": lambda field, value: check(field, value, dns_subdomain),
     "clusterCIDR": _check_ranges,
@@ -209,9 +196,5 @@ _RULES: dict[str, Callable[[str, Any], list[Problem]]] = {
     "bridgeMasquerade": lambda field, value: check_choice(field, value, SWITCHES),
     "loadBalancerPool": _check_pool,
     "loadBalancerInterfaces": _check_interfaces,
-    "clusterDomain": lambda field, value: check(field, value.removesuffix("."), dns_subdomain),
-    "metricsBindAddress": _check_bind,
-    "healthzBindAddress": _check_bind,
-    "backend": lambda field, value: check_choice(field, value, BACKENDS),
     "endpointCounters": lambda field, value: check_choice(field, value, SWITCHES),
 }

@@ -8,7 +8,7 @@ holds it. The kernel is not read here either: see :mod:`svcnat.ruleset.diff`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2s
@@ -20,6 +20,7 @@ from svcnat.ruleset.plan import FAMILIES, Frontend, Kind, Plan, Scope, ServicePo
 from svcnat.ruleset.selectors import Affine, Learner, Limited, Restricted, Selector, Shape
 from svcnat.ruleset.slots import MOST, is_exact, slots
 
+_MOST_COUNTED = 50_000  # slots of a table: with a counter each, the kernel takes 0.3 s to add them (Linux 6.18)
 _REFUSE, _DROP = Verdict("goto", "refuse"), Verdict("drop")
 
 Element = tuple[str, Key, Data]  # set name, key, data
@@ -251,7 +252,8 @@ class Assembly:
         if any(elements.values()):  # a family that no service uses stays empty
             elements |= _node_elements(family, settings)
         shapes = sorted((shape.name, shape) for (of, shape), users in self._shapes.items() if of == family and users)
-        sets = [sized(declared, len(elements[declared.name])) for declared in layout.sets(family)]
+        declared_sets = layout.sets(family, endpoint_counters=_counts(elements, settings))
+        sets = [sized(declared, len(elements[declared.name])) for declared in declared_sets]
         chains = [*layout.chains(family, settings, self._origin)]
         for _, shape in shapes:
             sets += shape.sets(family)
@@ -263,6 +265,13 @@ class Assembly:
             elements,
             tuple(learned for _, learned in sorted(self._learned[family].items())),
         )
+
+
+def _counts(elements: Mapping[str, Mapping[Key, Data]], settings: Settings) -> bool:
+    """True if each endpoint gets a counter: as configured, or while there are not too many to add quickly."""
+    if settings.endpoint_counters is not None:
+        return settings.endpoint_counters
+    return sum(len(held) for name, held in elements.items() if "backends-" in name) <= _MOST_COUNTED
 
 
 def _node_elements(family: Family, settings: Settings) -> dict[str, dict[Key, Data]]:

@@ -36,8 +36,8 @@ ADDRESS_TYPE: dict[Family, str] = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 LOOPBACK: dict[Family, str] = {"ip": "127.0.0.0/8", "ip6": "::1"}
 
 
-def sets(family: Family) -> tuple[Set, ...]:
-    """The sets and maps of one family's table, at their smallest size."""
+def sets(family: Family, *, endpoint_counters: bool = True) -> tuple[Set, ...]:
+    """The sets and maps of one family's table, at their smallest size; endpoints may do without a counter each."""
     address = ADDRESS_TYPE[family]
     frontend, node_port = (address, "inet_proto", "inet_service"), ("inet_proto", "inet_service")
     return (
@@ -56,11 +56,11 @@ def sets(family: Family) -> tuple[Set, ...]:
             fields=(*frontend, f"{address}/prefix"),
             flags=("interval",),
         ),
-        *(each for protocol in PROTOCOLS for each in _of_protocol(family, protocol)),
+        *(each for protocol in PROTOCOLS for each in _of_protocol(family, protocol, counter=endpoint_counters)),
     )
 
 
-def _of_protocol(family: Family, protocol: str) -> tuple[Set, ...]:
+def _of_protocol(family: Family, protocol: str, *, counter: bool) -> tuple[Set, ...]:
     """Maps of one protocol.
 
     A map for each, keyed without it: a typeof of `th dport`, or one map keyed with meta l4proto, makes nft misread
@@ -77,7 +77,7 @@ def _of_protocol(family: Family, protocol: str) -> tuple[Set, ...]:
             data=f"{family} daddr . {protocol} dport",
             data_fields=(address, "inet_service"),
             typeof=True,
-            counter=True,
+            counter=counter,
         )
 
     return (

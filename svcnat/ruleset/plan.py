@@ -69,7 +69,8 @@ class Settings:
     ``cluster_cidrs``: where its pods' addresses come from. ``addresses``: its own. ``node_port_addresses``: those of
     them that answer node ports. ``announces``: it answers on its links for load-balancer and external IPs.
     ``drop_cidrs``: service ranges whose unallocated addresses are dropped. ``bridges``: Linux bridges whose traffic
-    netfilter does not see. Ranges and addresses are canonical text of either family.
+    netfilter does not see. ``endpoint_counters``: count each endpoint's connections; None leaves it to their number.
+    Ranges and addresses are canonical text of either family.
     """
 
     node_name: str = ""
@@ -82,6 +83,7 @@ class Settings:
     announces: bool = False
     drop_cidrs: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
+    endpoint_counters: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no CIDR or address: it becomes the text of a rule.

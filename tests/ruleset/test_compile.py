@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svcnat.ruleset.compile import Assembly, compile_plan, compile_service, doubts
 from svcnat.ruleset.diff import apply, diff, outline
-from svcnat.ruleset.endpoints import Endpoints
+from svcnat.ruleset.endpoints import Endpoints, Pool
 from svcnat.ruleset.nftables import render
 from svcnat.ruleset.nouns import Verdict, comment_text
 from svcnat.ruleset.plan import (
@@ -164,3 +165,19 @@ def test_other_ports_of_an_announced_address_are_refused() -> None:
     known = Settings(announces=True, addresses=("172.30.0.11",))
     elements = compile_plan(plan([one], [], known))["ip"].elements
     assert set(elements["cluster-ips"]) == {("10.96.0.1",), ("203.0.113.5",)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "endpoints", "counted"),
+    [(None, 2, True), (None, 50_001, False), (True, 50_001, True), (False, 2, False)],
+)
+def test_endpoints_are_counted_while_they_are_few(setting, endpoints, counted) -> None:
+    """A counter makes an element slower to add: beyond 50,000 slots only on request."""
+    backends = tuple((f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(endpoints))
+    pool = Endpoints(cluster=Pool(backends, (1,) * endpoints), anywhere=True)
+    frontend = Frontend(Kind.CLUSTER_IP, "10.96.0.1", 80, Scope.CLUSTER, Masquerade.OFF_CLUSTER)
+    port = ServicePortPlan("default/a:x", "ip", "tcp", (frontend,), pool)
+    known = Settings(endpoint_counters=setting)
+    sets = compile_plan(Plan(known, {("default", "a"): (port,)}))["ip"].sets
+    assert sets["backends-tcp"].counter == counted
+    assert sets["frontends"].counter
