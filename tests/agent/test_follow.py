@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
+from svcnat import api
 from svcnat.agent.follow import _frontend
 from svcnat.agent.settings import Host, node_port_addresses, settings_for
+from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
+from svcnat.ruleset import layout
+from svcnat.ruleset.nouns import Table
 
 HOST = Host(
     addresses=("172.30.0.11", "192.0.2.1", "fd00:172:30::b"),
@@ -57,3 +63,36 @@ def test_unallocated_addresses_are_dropped_only_where_nobody_lives() -> None:
 def test_every_element_that_leads_to_an_endpoint_names_its_frontend(name, key, frontend) -> None:
     """What changed says whose flows are looked at: cost follows the change."""
     assert _frontend(name, key) == frontend
+
+
+NODE_PORT = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, clusterIP: 10.96.0.10, ports: [{port: 80, nodePort: 30080}]}
+"""
+
+
+def test_node_ports_move_with_the_nodes_address(empty_netns) -> None:
+    """The primary address is looked at in every pass: a host that gets another one answers there, and only there."""
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", "-n", empty_netns, *words], check=True)
+
+    def answering() -> set[str]:
+        api.sync(api.load(text=NODE_PORT), empty_netns)
+        declared = next(each for each in layout.sets("ip") if each.name == "nodeport-ips")
+        with Namespace(empty_netns) as kernel:
+            held = kernel.read([Table("ip", {declared.name: declared})])["ip"].elements["nodeport-ips"]
+        return {str(address) for (address,) in held}
+
+    ip("link", "add", "eth0", "type", "bridge")
+    ip("link", "set", "eth0", "up")
+    ip("addr", "add", "192.0.2.5/24", "dev", "eth0")
+    ip("route", "add", "default", "via", "192.0.2.1")
+    assert answering() == {"192.0.2.5"}
+    ip("addr", "del", "192.0.2.5/24", "dev", "eth0")
+    assert answering() == set()
+    ip("addr", "add", "198.51.100.5/24", "dev", "eth0")
+    ip("route", "add", "default", "via", "198.51.100.1")
+    assert answering() == {"198.51.100.5"}
