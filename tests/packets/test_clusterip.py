@@ -188,7 +188,8 @@ class Load(threading.Thread):
                 if self._stop_asked.wait(max(0.0, start + number / self._rate - time.monotonic())):
                     return
                 began = time.monotonic()
-                self.attempts.append(Attempt(began, time.monotonic(), self._connect()))
+                result = self._connect()
+                self.attempts.append(Attempt(began, time.monotonic(), result))
 
     def _connect(self) -> str:
         family = socket.AF_INET6 if ":" in self._destination[0] else socket.AF_INET
@@ -214,7 +215,7 @@ def test_scaling_under_load_loses_nobody(bed, version) -> None:
     lands on a pod that had left the service before the connection began.
     """
     steps = [PODS[:3], PODS[:5], (), PODS[:2]]
-    changes = []  # (time before the commit, time after it, pods)
+    changes = [(0.0, 0.0, set(steps[0]))]  # (time before the commit, time after it, pods)
     with Servers(bed, SERVED):
         serve_from(bed, *steps[0])
         load = Load(bed.netns("client"), (VIP[version], 80), rate=200, most=4000)
