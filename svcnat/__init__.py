@@ -9,12 +9,21 @@ from typing import Any
 __version__ = "0.1.0"
 
 _API = (
+    "DEFAULT_CONFIG",
+    "DEFAULT_STATE",
+    "Changed",
+    "Cleaned",
     "Cluster",
+    "Host",
     "Lab",
+    "Report",
+    "Target",
+    "Wanted",
     "cleanup",
     "compile_ruleset",
     "configuration",
     "load",
+    "load_lab",
     "render",
     "sync",
 )

@@ -13,6 +13,7 @@
     ├── KernelError         what the kernel or libnftables said
     │   ├── PrivilegeError  EPERM: root, or CAP_NET_ADMIN in that namespace, is needed
     │   ├── MissingError    a library, a kernel feature or a namespace is not there
+    │   ├── TooLargeError   a transaction that this process may not send in one piece
     │   ├── StaleError      the kernel's rules are not what the caller read: read again
     │   └── BusyError       another writer holds the namespace
     └── LabError            nodes and pods as namespaces
@@ -96,6 +97,10 @@ class PrivilegeError(KernelError):
 
 class MissingError(KernelError):
     """A library, a kernel feature or a network namespace is not there."""
+
+
+class TooLargeError(KernelError):
+    """The transaction does not fit the socket's buffer, which only CAP_NET_ADMIN of the machine may enlarge."""
 
 
 class StaleError(KernelError):

@@ -1,7 +1,7 @@
 """Which tracked flows no longer go where the rules would send them, and their removal.
 
 Rules decide about the first packet of a flow only: what was decided lives on in connection tracking, for UDP as long
-as packets come. When to look, and which protocols, is the caller's decision. Source of the rule: kube-proxy's
+as packets come. When to look, and at which frontends, is the caller's decision. Source of the rule: kube-proxy's
 conntrack clean-up, which compares addresses only; here the port counts too.
 """
 
@@ -38,12 +38,10 @@ def clean(
     frontends: Frontends,
     node_ports: NodePorts,
     node_addresses: Collection[str],
-    protocols: Collection[str] = ("udp",),
 ) -> int:
     """Delete the stale flows of these frontends and node ports; the rules must be in place already.
 
-    The time follows the number of frontends given, and never exceeds that of listing all flows by much. Frontends of
-    other protocols than `protocols` are left alone.
+    The time follows the number of frontends given, and never exceeds that of listing all flows by much.
 
     Returns:
         How many flows there were to delete.
@@ -57,7 +55,6 @@ def clean(
         # Of IPv6 the kernel can filter by port only: one question for all addresses.
         asked.add((family, protocol, address if family == "ip" else None, port))
     asked.update((family, protocol, None, port) for family, protocol, port in node_ports)
-    asked = {question for question in asked if question[1] in protocols}
     known = conntrack.count() if asked else 0
     if not known:
         return 0

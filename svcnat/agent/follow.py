@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from svcnat.agent import flows, ownership
-from svcnat.agent.host import look, prepare
+from svcnat.agent.host import look, prepare, unguard
 from svcnat.agent.reconcile import Report, reconcile
 from svcnat.agent.settings import Host
 from svcnat.errors import KernelError
@@ -19,10 +19,10 @@ from svcnat.kernel import lock
 from svcnat.kernel.conntrack import Conntrack
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
-from svcnat.ruleset.compile import compile_plan, doubts
+from svcnat.ruleset.compile import compile_plan, doubts, frontend_of
 from svcnat.ruleset.diff import Change
 from svcnat.ruleset.endpoints import Backend, Family
-from svcnat.ruleset.nouns import Key
+from svcnat.ruleset.layout import GUARD
 from svcnat.ruleset.plan import Kind, Plan
 
 
@@ -60,7 +60,9 @@ def follow(netns: str | None, objects: Objects, config: Configuration, *, dry_ru
         report = reconcile(namespace, compile_plan(plan, objects.origin), dry_run=dry_run)
         if dry_run:
             return report
-        warnings = [*doubts(plan), *prepare(netns, plan, config)]
+        warnings = [*report.warnings, *doubts(plan), *prepare(netns, plan, config)]
+        if any(GUARD in part.sweep for part in report.change.values()):
+            warnings += unguard(netns)
         with contextlib.suppress(KernelError):  # a kernel that cannot do it keeps the flows until they expire
             _clean(netns, plan, report.change)
         return Report(report.change, report.generation, tuple(warnings))
@@ -75,6 +77,9 @@ def _clean(netns: str | None, plan: Plan, change: Change) -> None:
     frontends: dict[tuple[Family, str, str, int], frozenset[Backend]] = {}
     node_ports: dict[tuple[Family, str, int], frozenset[Backend]] = {}
     touched = set(_touched(change))
+    # Whose clients these were is not known: all frontends of the protocol are looked at.
+    gone = {(family, key[1]) for family, part in change.items() for key in part.stale.get("unchosen", ())}
+    moved = {family for family, part in change.items() if "nodeport-ips" in {*part.stale, *part.fresh}}
     # A frontend that is gone has nobody to serve its flows.
     for family, address, protocol, number in touched:
         if protocol == "udp" and address:
@@ -82,20 +87,30 @@ def _clean(netns: str | None, plan: Plan, change: Change) -> None:
         elif protocol == "udp":
             node_ports[family, protocol, number] = frozenset()
     for port in (port for ports in plan.services.values() for port in ports):
-        if port.protocol != "udp" and port.terminate_after is None:
+        if not port.ends_flows:
             continue
+        everywhere = (port.family, port.protocol) in gone
         for frontend in port.frontends:
-            if (port.family, frontend.address, port.protocol, frontend.port) not in touched:
+            looked_at = everywhere or (port.family, frontend.address, port.protocol, frontend.port) in touched
+            if not looked_at and not (frontend.kind is Kind.NODE_PORT and port.family in moved):
                 continue
             serving = frozenset(port.endpoints.serving)
             if frontend.kind is Kind.NODE_PORT:
+                for address in _silenced(change, port.family):
+                    frontends.setdefault((port.family, address, port.protocol, frontend.port), frozenset())
                 node_ports[port.family, port.protocol, frontend.port] = serving
             else:
                 frontends[port.family, frontend.address, port.protocol, frontend.port] = serving
     if frontends or node_ports:
         with Conntrack(netns) as conntrack:
-            addresses = plan.settings.node_port_addresses
-            flows.clean(conntrack, frontends, node_ports, addresses, protocols=("udp", "tcp", "sctp"))
+            flows.clean(conntrack, frontends, node_ports, plan.settings.node_port_addresses)
+
+
+def _silenced(change: Change, family: Family) -> Iterator[str]:
+    """The node's addresses that answered node ports until now."""
+    part = change.get(family)
+    for key in part.stale.get("nodeport-ips", ()) if part else ():
+        yield str(key[0])
 
 
 def _touched(change: Change) -> Iterator[tuple[Family, str, str, int]]:
@@ -104,19 +119,5 @@ def _touched(change: Change) -> Iterator[tuple[Family, str, str, int]]:
         for elements in (part.stale, part.fresh):
             for name, keys in elements.items():
                 for key in keys:
-                    if found := _frontend(name, key):
+                    if found := frontend_of(name, key):
                         yield (family, *found)
-
-
-def _frontend(name: str, key: Key) -> tuple[str, str, int] | None:
-    """The frontend that an element belongs to; None for elements that lead to no endpoint."""
-    match key:
-        case (str(address), str(protocol), int(port)) if name == "frontends":
-            return address, protocol, port
-        case (str(protocol), int(port)) if name == "nodeports":
-            return "", protocol, port
-        case (str(address), int(port), int(_)) if "backends-" in name:
-            return address, name.rpartition("-")[2], port
-        case (int(port), int(_)) if "nodeport-backends-" in name:
-            return "", name.rpartition("-")[2], port
-    return None

@@ -80,13 +80,27 @@ def unprepare(namespace: str | None) -> list[str]:
 
     """
     with netns.entered(namespace):
-        warnings = [*announce((), ()), *open_localhost(())]
-        if sysctl.read(ROUTE_LOCALNET) == "1":
-            warnings.append(
-                f"sysctl {ROUTE_LOCALNET} is 1, and svcnat no longer keeps others away from this host's loopback: "
-                "set it to 0 unless another program needs it"
-            )
-        return warnings
+        return [*announce((), ()), *open_localhost(()), *_unguarded()]
+
+
+def unguard(namespace: str | None) -> list[str]:
+    """Warn, a line each, of what is dangerous in a network namespace now that the rules no longer guard its loopback.
+
+    Raises:
+        MissingError: no such namespace.
+
+    """
+    with netns.entered(namespace):
+        return _unguarded()
+
+
+def _unguarded() -> list[str]:
+    if sysctl.read(ROUTE_LOCALNET) != "1":
+        return []
+    return [
+        f"sysctl {ROUTE_LOCALNET} is 1, and svcnat no longer keeps others away from this host's loopback: "
+        "set it to 0 unless another program needs it"
+    ]
 
 
 def _localhost_families(plan: Plan) -> set[Family]:

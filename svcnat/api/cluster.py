@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from svcnat.agent import ownership
-from svcnat.agent.follow import Objects, follow
-from svcnat.agent.host import look
-from svcnat.agent.reconcile import Report
-from svcnat.agent.settings import Host, settings_for
+from svcnat.api.configured import configuration, node_name, service_ranges
 from svcnat.api.located import located
-from svcnat.api.rules import configuration, node_name, service_ranges
-from svcnat.controllers.admission import subject
 from svcnat.controllers.claims import asks
-from svcnat.controllers.slices import ZONE_LABEL
 from svcnat.errors import Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
-from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
+from svcnat.model.kinds import subject
 from svcnat.model.manifests import Loaded, Manifest
-from svcnat.model.objects import EndpointSlice, Node, Resource, Service
-from svcnat.ruleset.compile import backend_keys
-from svcnat.ruleset.plan import SERVICE_LABEL, Plan, Settings, plan, plan_service
+from svcnat.model.objects import Resource, Service
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
 from svcnat.store.transaction import Outcome, Transaction
+
+if TYPE_CHECKING:
+    from svcnat.agent.reconcile import Report
+    from svcnat.api.followers import Followers
+    from svcnat.ruleset.plan import Plan
 
 DEFAULT_STATE = "/var/lib/svcnat/state.db"
 
@@ -91,6 +86,8 @@ class Cluster:
         found = configuration(config)
         file = Path(state or DEFAULT_STATE)
         if create and not os.path.exists(file):  # noqa: PTH110 - Path.exists raises for names that are too long
+            from svcnat.kernel.nftables import Namespace
+
             Namespace(netns).close()  # who may not program the rules shall not leave a state file behind
         store = Store.open(
             file,
@@ -168,51 +165,24 @@ class Cluster:
             KernelError: the kernel refused; the rules there are as they were.
 
         """
-        return tuple(
-            follow(
-                target.netns,
-                Objects(functools.partial(self._plan, target), self._store.identity),
-                self._config,
-                dry_run=dry_run,
-            )
-            for target in self._targets
-        )
+        return self._followers().follow(dry_run=dry_run)
 
     def plans(self) -> list[tuple[Target, Plan]]:
         """What the objects ask of each target, now."""
-        return [(target, self._plan(target, look(target.netns, self._config))) for target in self._targets]
+        return self._followers().plans()
 
-    def connections(self, service: Service) -> dict[tuple[str, int], int]:
+    def connections(self, service: Service) -> dict[tuple[str, int], int | None]:
         """How many connections each endpoint (address, port) got through a Service since it was added to the rules.
 
-        Only usable endpoints are in the answer. Costs one question to the kernel for each slot.
+        Only usable endpoints are in the answer, with None where the rules do not count (endpointCounters). Costs one
+        question to the kernel for each slot.
         """
-        with self._store.read() as snapshot:
-            slices = snapshot.labelled(
-                EndpointSlice, service.metadata.namespace, {SERVICE_LABEL: service.metadata.name}
-            )
-        counted: dict[tuple[str, int], int] = {}
-        for target in self._targets:
-            ports = plan_service(service, slices, self._settings(target, look(target.netns, self._config)))
-            with Namespace(target.netns) as namespace:
-                for port in ports:
-                    for part in backend_keys(port):
-                        for backend in part.keys.values():
-                            counted.setdefault(backend, 0)
-                        for key, (packets, _) in namespace.counters(port.family, part.declared, part.keys).items():
-                            counted[part.keys[key]] += packets
-        return counted
+        return self._followers().connections(service)
 
-    def _plan(self, target: Target, host: Host) -> Plan:
-        with self._store.read() as snapshot:
-            services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
-        return plan(services, slices, self._settings(target, host))
+    def _followers(self) -> Followers:
+        from svcnat.api.followers import Followers  # whoever only reads objects needs no rules
 
-    def _settings(self, target: Target, host: Host) -> Settings:
-        with self._store.read() as snapshot:
-            node = snapshot.get(Node, "", target.node)
-        zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
-        return settings_for(self._config, host, target.node, zone)
+        return Followers(self._store, self._config, self._targets)
 
     def _change_all(
         self, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome], *, dry_run: bool
@@ -239,10 +209,8 @@ class Cluster:
         if dry_run:
             with self._store.transaction(dry_run=True) as transaction:
                 return Changed(tuple(run(transaction)), ())
-        for target in self._targets:
-            # What cannot work (no privilege, no such namespace, another's rules) is said before anything changes.
-            with Namespace(target.netns) as namespace:
-                ownership.require(namespace, self._store.identity)
+        # What cannot work (no privilege, no such namespace, another's rules) is said before anything changes.
+        self._followers().require()
         with self._store.transaction() as transaction:
             outcomes = run(transaction)
         try:

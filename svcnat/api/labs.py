@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
-from svcnat.agent.reconcile import Report
 from svcnat.api.cluster import Cluster, Target
 from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
@@ -16,6 +14,9 @@ from svcnat.model.manifests import load as load_texts
 from svcnat.store.folder import read_sources
 
 if TYPE_CHECKING:
+    import subprocess
+
+    from svcnat.agent.reconcile import Report
     from svcnat.lab import labs  # imported late: only labs pay for them
     from svcnat.lab.topology import Topology
 

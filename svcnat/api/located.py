@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from svcnat.controllers.admission import subject
 from svcnat.errors import Finding, ManifestError
+from svcnat.model.kinds import subject
 from svcnat.model.manifests import Manifest
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +11,12 @@ from svcnat.agent.follow import Objects, follow
 from svcnat.agent.host import unprepare
 from svcnat.agent.reconcile import Report
 from svcnat.agent.settings import Host, settings_for
+from svcnat.api.configured import node_name, service_ranges
 from svcnat.api.located import located
 from svcnat.controllers.react import settled
-from svcnat.errors import UsageError
 from svcnat.kernel import lock
 from svcnat.kernel.nftables import Namespace
-from svcnat.model.configuration import Configuration, parse_configuration
+from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
 from svcnat.model.manifests import load as load_texts
 from svcnat.model.objects import EndpointSlice, Resource, Service
@@ -28,8 +26,6 @@ from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import Ruleset
 from svcnat.ruleset.plan import Plan, plan
 from svcnat.store.folder import read_sources
-
-DEFAULT_CONFIG = "/etc/svcnat/config.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +55,6 @@ def load(
     if text is not None:
         sources.append(("<text>", text.encode() if isinstance(text, str) else text))
     return load_texts(sources, strict=strict, namespace=namespace)
-
-
-def configuration(path: str | Path | None = None) -> Configuration:
-    """Read the configuration file; without a path, the default one, which need not exist.
-
-    Raises:
-        ManifestError: the file cannot be read, or what is in it is wrong.
-
-    """
-    if path is None and not os.path.lexists(DEFAULT_CONFIG):
-        return Configuration()
-    sources = read_sources([str(path or DEFAULT_CONFIG)])
-    if len(sources) != 1:
-        raise UsageError(f"--config takes one file; {path} is a folder")
-    source, data = sources[0]
-    return parse_configuration(data, source)
 
 
 def compile_ruleset(
@@ -109,11 +89,6 @@ def _plan(objects: Loaded | Iterable[Resource], config: Configuration, host: Hos
         )
     settings = settings_for(config, host, node_name(config, node))
     return plan(world.list(Service), world.list(EndpointSlice), settings)
-
-
-def node_name(config: Configuration, node: str | None = None) -> str:
-    """The node's name: the one given, the configuration's, or the host's."""
-    return node or config.hostname_override or socket.gethostname().lower()
 
 
 def render(ruleset: Ruleset) -> str:
@@ -155,8 +130,3 @@ def cleanup(netns: str | None = None) -> Cleaned:
         families = namespace.families()
         namespace.commit(nftables.render_cleanup(families))
         return Cleaned(tuple(families), tuple(unprepare(netns)))
-
-
-def service_ranges(config: Configuration) -> tuple[str, ...]:
-    """Where cluster IPs come from."""
-    return tuple(map(str, config.service_networks))

@@ -1,6 +1,7 @@
-"""Remove every svcnat table from a network namespace, and nothing else.
+"""Remove svcnat's tables, proxy neighbours and routes from a network namespace, and nothing else.
 
-Objects stay in the state file; the next change to them brings the rules back.
+Objects stay in the state file; the next change to them brings the rules back. Settings below /proc/sys stay as they
+are: another program may have come to need them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Remove the tables."""
+    """Remove them, and name the tables that were there."""
     from svcnat import api
 
     places = [options.netns]

@@ -26,6 +26,7 @@ from svcnat.model.objects import (
     Service,
     ServicePort,
 )
+from svcnat.model.pods import addresses_of, is_ready
 
 NONE = "<none>"
 UNKNOWN = "<unknown>"
@@ -147,7 +148,7 @@ def _pod(pod: Pod, now: datetime) -> tuple[str, ...]:
     total = len(pod.spec.containers)
     statuses = pod.status.container_statuses
     ready = sum(bool(status.ready) for status in statuses)
-    if not statuses and condition(pod.status.conditions, "Ready") == "True":
+    if not statuses and is_ready(pod):
         ready = total  # a status written by hand, or by a lab, may leave the containers out
     gates = pod.spec.readiness_gates
     passed = sum(condition(pod.status.conditions, gate.condition_type) == "True" for gate in gates)
@@ -157,16 +158,11 @@ def _pod(pod: Pod, now: datetime) -> tuple[str, ...]:
         pod_status(pod),
         str(sum(status.restart_count or 0 for status in statuses)),
         age(pod.metadata.creation_timestamp, now),
-        next(iter(pod_addresses(pod)), NONE),
+        next(iter(addresses_of(pod)), NONE),
         pod.spec.node_name or NONE,
         pod.status.nominated_node_name or NONE,
         f"{passed}/{len(gates)}" if gates else NONE,
     )
-
-
-def pod_addresses(pod: Pod) -> list[str]:
-    """A pod's addresses, the first family first."""
-    return [item.ip for item in pod.status.pod_ips] or ([pod.status.pod_ip] if pod.status.pod_ip else [])
 
 
 def pod_status(pod: Pod) -> str:
@@ -177,7 +173,7 @@ def pod_status(pod: Pod) -> str:
         for detail in (status.state.waiting, status.state.terminated):
             if detail and detail.reason:
                 return detail.reason
-    return pod.status.reason or pod.status.phase or ("Running" if pod_addresses(pod) else "Pending")
+    return pod.status.reason or pod.status.phase or ("Running" if addresses_of(pod) else "Pending")
 
 
 def _deployment(deployment: Deployment, now: datetime) -> tuple[str, ...]:

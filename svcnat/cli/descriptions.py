@@ -6,10 +6,10 @@ comes in with :class:`Context`; nothing here reads a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from svcnat.cli.columns import (
     NONE,
@@ -18,13 +18,14 @@ from svcnat.cli.columns import (
     labels_text,
     node_roles,
     node_status,
-    pod_addresses,
     pod_status,
     selector_text,
     shortened,
 )
+from svcnat.cli.terminal import counted
 from svcnat.controllers.merge import LAST_APPLIED
-from svcnat.controllers.slices import SERVICE_LABEL
+from svcnat.model.extensions import SCHEDULER
+from svcnat.model.labels import SERVICE_LABEL
 from svcnat.model.objects import (
     Condition,
     Container,
@@ -39,27 +40,33 @@ from svcnat.model.objects import (
     Service,
     ServicePort,
 )
+from svcnat.model.pods import addresses_of, has_ended, is_ready
+from svcnat.model.services import has_cluster_ips
 
+R = TypeVar("R", bound=Resource)
 Rows = list[list[str]]
 
 _LONGEST = 140
 _TRUTH: dict[bool | None, str] = {None: UNSET, True: "true", False: "false"}
 
 
-class Slices(Protocol):
-    """Where endpoint slices are looked up by label; a snapshot of the store is one."""
+class Objects(Protocol):
+    """Where objects are looked up by label; a snapshot of the store is one."""
 
-    def labelled(self, kind: type[EndpointSlice], namespace: str, labels: Mapping[str, str]) -> Sequence[EndpointSlice]:
-        """The slices of a namespace with these labels."""
+    def labelled(self, kind: type[R], namespace: str, labels: Mapping[str, str]) -> Sequence[R]:
+        """The objects of a namespace with these labels."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a description needs beside the object; `connections` is None where the kernel cannot be asked."""
+    """What a description needs beside the object.
 
-    slices: Slices
-    connections: Mapping[tuple[str, int], int] | None = None
+    `connections` is None where the kernel cannot be asked; its values are None where nobody counts.
+    """
+
+    objects: Objects
+    connections: Mapping[tuple[str, int], int | None] | None = None
 
 
 def describe(resource: Resource, context: Context) -> Rows:
@@ -112,7 +119,7 @@ def _several(label: str, values: Sequence[str], indent: str = "") -> Rows:
 def _service(service: Service, context: Context) -> Rows:
     spec = service.spec
     metadata = service.metadata
-    slices = context.slices.labelled(EndpointSlice, metadata.namespace, {SERVICE_LABEL: metadata.name})
+    slices = context.objects.labelled(EndpointSlice, metadata.namespace, {SERVICE_LABEL: metadata.name})
     rows = [
         *_metadata(service),
         ["Selector:", labels_text(spec.selector)],
@@ -132,7 +139,11 @@ def _service(service: Service, context: Context) -> Rows:
         rows += [["Port:", f"{name}  {port.port}/{protocol}"], ["TargetPort:", f"{target}/{protocol}"]]
         if port.node_port:
             rows.append(["NodePort:", f"{name}  {port.node_port}/{protocol}"])
-        rows.append(["Endpoints:", shortened(_ready(port, slices), NONE)])
+        ready = _ready(port, slices)
+        rows.append(["Endpoints:", shortened(ready, NONE)])
+        if spec.selector and not ready:
+            pods = context.objects.labelled(Pod, metadata.namespace, spec.selector)
+            rows.append(["", _why_none(service, port, pods)])
     rows += [
         ["Session Affinity:", spec.session_affinity or "None"],
         ["External Traffic Policy:", spec.external_traffic_policy or ""],
@@ -143,8 +154,8 @@ def _service(service: Service, context: Context) -> Rows:
     ]
     # Like kubectl, say nothing of what does not apply; an address that is missing applies.
     rows = [row for row in rows if row[1] or row[0] in {"Name:", "IP:"}]
-    if spec.type != "ExternalName" and spec.cluster_ip != "None":
-        rows.append(["Scheduler:", metadata.annotations.get("svcnat.io/scheduler", "random")])
+    if has_cluster_ips(spec):
+        rows.append(["Scheduler:", metadata.annotations.get(SCHEDULER, "random")])
         rows += _connections(context.connections)
     return [*rows, ["Events:", NONE]]
 
@@ -170,12 +181,38 @@ def _ready(port: ServicePort, slices: Iterable[EndpointSlice]) -> list[str]:
     return list(found)
 
 
-def _connections(counted: Mapping[tuple[str, int], int] | None) -> Rows:
+def _why_none(service: Service, port: ServicePort, pods: Iterable[Pod]) -> str:
+    """What the Pods that a selector finds lack to be endpoints of a port; empty if it is nothing that is known here."""
+    left = [pod for pod in pods if not has_ended(pod)]
+    if not left:
+        return "the selector matches no pod"
+    matched = f"the selector matches {counted(len(left), 'pod')}"
+    named = isinstance(port.target_port, str)
+    tests: tuple[tuple[str, Callable[[Pod], bool]], ...] = (
+        ("ready", lambda pod: bool(service.spec.publish_not_ready_addresses) or is_ready(pod)),
+        ("with an address", lambda pod: bool(addresses_of(pod))),
+        (f"with a port named {port.target_port}", lambda pod: not named or port.target_port in _port_names(pod)),
+    )
+    for what, passes in tests:
+        left = [pod for pod in left if passes(pod)]
+        if not left:
+            return f"{matched}, {what}: none"
+    return ""
+
+
+def _port_names(pod: Pod) -> set[str]:
+    return {port.name for container in (*pod.spec.containers, *pod.spec.init_containers) for port in container.ports}
+
+
+def _connections(counted: Mapping[tuple[str, int], int | None] | None) -> Rows:
     if counted is None:
         return [["Connections:", "<unknown>"]]
     if not counted:
         return [["Connections:", NONE]]
-    rows = [[f"  {host_port(*endpoint)}", str(count)] for endpoint, count in sorted(counted.items())]
+    rows = [
+        [f"  {host_port(*endpoint)}", "not counted" if count is None else str(count)]
+        for endpoint, count in sorted(counted.items())
+    ]
     return [["Connections:"], ["  Endpoint", "Count"], ["  --------", "-----"], *rows]
 
 
@@ -235,8 +272,8 @@ def _pod(pod: Pod) -> Rows:
     rows = [
         *_metadata(pod, ["Node:", node], *_start_time(status.start_time)),
         ["Status:", pod_status(pod)],
-        ["IP:", next(iter(pod_addresses(pod)), "")],
-        *_group("IPs:", [["  IP:", address] for address in pod_addresses(pod)]),
+        ["IP:", next(iter(addresses_of(pod)), "")],
+        *_group("IPs:", [["  IP:", address] for address in addresses_of(pod)]),
     ]
     owner = next((owner for owner in pod.metadata.owner_references if owner.controller), None)
     if owner:

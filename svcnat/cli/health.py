@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svcnat.cli import session
-from svcnat.cli.terminal import say
+from svcnat.cli.terminal import counted, say
 
 if TYPE_CHECKING:
     from svcnat.agent.health import HealthServers, Unserved
@@ -108,7 +108,7 @@ def _describe(node: str, checks: Iterable[HealthCheck], unserved: Iterable[Unser
         count = check.local_endpoints
         line = (
             f"{node}: {check.namespace}/{check.name}: port {check.port} answers {200 if count else 503}, "
-            f"{count} local endpoint{'s' * (count != 1)}"
+            f"{counted(count, 'local endpoint')}"
         )
         if check in troubles:
             line += f"; not on {', '.join(troubles[check])}"

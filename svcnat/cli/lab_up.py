@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from svcnat.cli import session
-from svcnat.cli.terminal import visible
+from svcnat.cli.terminal import counted, visible
 from svcnat.model.objects import Pod
 
 DEFAULT_NAME = "lab"
@@ -30,10 +30,6 @@ def run(options: argparse.Namespace) -> int:
         with lab.read() as snapshot:
             pods = len(snapshot.list(Pod))
         nodes, clients = len(lab.built.nodes), len(lab.built.clients)
-    contents = ", ".join(_counted(*item) for item in ((nodes, "node"), (pods, "pod"), (clients, "client")))
+    contents = ", ".join(counted(*item) for item in ((nodes, "node"), (pods, "pod"), (clients, "client")))
     print(visible(f"lab {name} is up: {contents}"))
     return 0
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +59,8 @@ def _kind(word: str) -> Kind:
     kind = find(word) or find(name)
     if kind and group in {"", kind.qualified.partition(".")[2]}:
         return kind
+    import difflib  # only a mistake pays for it
+
     words = [name for kind in KINDS for name in (kind.singular, kind.plural, *kind.short)]
     near = difflib.get_close_matches(word.lower(), words, n=1)
     hint = f"did you mean '{near[0]}'?" if near else "it has " + ", ".join(kind.plural for kind in KINDS)
@@ -126,7 +127,7 @@ def found(
             if resource := named(snapshot, kind, namespace, name):
                 resources.append(resource)
             else:
-                missing.append(not_found(kind, name))
+                missing.append(f"{kind.quote(name)} not found")
         blocks.append((kind, resources))
     return blocks, missing
 
@@ -140,9 +141,3 @@ def in_creation_order(resources: Iterable[Resource]) -> list[Resource]:
         return metadata.namespace, metadata.creation_timestamp or "", version, metadata.name
 
     return sorted(resources, key=place)
-
-
-def not_found(kind: Kind, name: str) -> str:
-    """What kubectl says of an object that is not there."""
-    _, slash, group = kind.qualified.partition(".")
-    return f'{kind.plural}{slash}{group} "{name}" not found'

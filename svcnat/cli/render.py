@@ -15,7 +15,9 @@ from svcnat.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``render``."""
     session.add_manifest_flags(parser)
-    parser.add_argument("--backend", choices=("nftables", "iptables"), help="the language of the script")
+    parser.add_argument(
+        "--backend", choices=("nftables", "iptables"), help="the language of the script; iptables is not built yet"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -50,6 +50,11 @@ def aligned(rows: Sequence[Sequence[str]], *, padding: int = 2, narrowest: int =
     return lines
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 pod``, ``2 pods``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def say(*lines: str) -> None:
     """Print to standard error, each argument on a line of its own."""
     for line in lines:

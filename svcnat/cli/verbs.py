@@ -29,7 +29,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("describe", "describe", "Objects", "show objects in full, with their endpoints and counters"),
     Verb("render", "render", "Rules", "print the nft script of manifests (needs no privilege)"),
     Verb("sync", "sync", "Rules", "make a namespace's rules equal to manifests, without a state file"),
-    Verb("cleanup", "cleanup", "Rules", "remove every svcnat table, and nothing else"),
+    Verb("cleanup", "cleanup", "Rules", "remove svcnat's rules from a namespace, and nothing else"),
     Verb("health", "health", "Rules", "answer the health checks of load balancers, in the foreground"),
     Verb("lab up", "lab_up", "Lab", "build nodes and pods as network namespaces, and apply manifests"),
     Verb("lab list", "lab_list", "Lab", "list the labs that are up"),

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from svcnat.controllers.allocation import allocate, with_families
 from svcnat.controllers.claims import cluster_ip
-from svcnat.controllers.node_ports import EXPOSED, needs_health_check
-from svcnat.controllers.world import World, by_place
+from svcnat.controllers.world import World
 from svcnat.errors import Finding, ManifestError
 from svcnat.model.defaults import with_defaults
-from svcnat.model.kinds import kind_of
+from svcnat.model.kinds import subject
 from svcnat.model.objects import ObjectMeta, Pod, Resource, Service, ServicePort, ServiceSpec
+from svcnat.model.services import has_node_ports, is_exposed, needs_health_check
 from svcnat.model.validation import Problem, validate, validate_update
 
 R = TypeVar("R", bound=Resource)
@@ -66,11 +66,6 @@ def kubernetes_service(world: World) -> Service:
     if world.claim(cluster_ip(first), service):
         service = replace(service, spec=replace(service.spec, cluster_ip=first))
     return admit(world, service, None)
-
-
-def subject(resource: Resource) -> str:
-    """Return how findings name an object: ``Service default/back-end``."""
-    return f"{kind_of(resource).name} {'/'.join(filter(None, by_place(resource)))}"
 
 
 def _check(resource: Resource, problems: list[Problem]) -> None:
@@ -133,7 +128,7 @@ def _useless(spec: ServiceSpec) -> Iterator[str]:
     """Yield the fields that a Service of this type cannot have: unchanged, they are remains of another type."""
     if spec.type == "ExternalName":
         yield from ("cluster_ip", "cluster_ips", "ip_families", "ip_family_policy", "internal_traffic_policy")
-    if spec.type not in EXPOSED and (spec.type == "ExternalName" or not spec.external_ips):
+    if not is_exposed(spec):
         yield "external_traffic_policy"
     if spec.type != "LoadBalancer":
         yield from ("allocate_load_balancer_node_ports", "load_balancer_class")
@@ -150,10 +145,10 @@ def _carry_node_ports(new: ServiceSpec, old: ServiceSpec) -> list[ServicePort]:
     unasked either: whoever leaves them out gives them up.
     """
     given = {port.node_port for port in old.ports if port.node_port}
-    if new.type not in EXPOSED:
+    if not has_node_ports(new):
         remains = {port.node_port for port in new.ports if port.node_port} <= given
         return [replace(port, node_port=None) for port in new.ports] if remains else new.ports
-    if old.type not in EXPOSED or (new.type == "LoadBalancer" and new.allocate_load_balancer_node_ports is False):
+    if not has_node_ports(old) or (new.type == "LoadBalancer" and new.allocate_load_balancer_node_ports is False):
         return new.ports
     ports = list(new.ports)
     taken = {(port.protocol or "TCP", port.node_port) for port in ports if port.node_port}

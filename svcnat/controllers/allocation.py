@@ -11,22 +11,14 @@ from collections.abc import Collection, Iterator
 
 from msgspec.structs import replace
 
-from svcnat.controllers.claims import (
-    HEADLESS,
-    Claim,
-    Ledger,
-    Pool,
-    addresses_of,
-    claims_of,
-    cluster_ip,
-    has_addresses,
-    refuse,
-)
+from svcnat.controllers.claims import Claim, Ledger, Pool, claims_of, cluster_ip, refuse
 from svcnat.controllers.load_balancers import with_ingress
 from svcnat.controllers.node_ports import with_node_ports
-from svcnat.controllers.ranges import Ranges, ServiceRange, family_name
+from svcnat.controllers.ranges import Ranges, ServiceRange
 from svcnat.errors import ExhaustedError, SvcnatError
+from svcnat.model.addresses import family_name
 from svcnat.model.objects import Service, ServiceSpec
+from svcnat.model.services import HEADLESS, cluster_ips_of, has_cluster_ips
 
 
 def allocate(service: Service, old: Service | None, ranges: Ranges, pool: Pool) -> Service:
@@ -58,7 +50,7 @@ def allocate(service: Service, old: Service | None, ranges: Ranges, pool: Pool) 
 def _with_cluster_ips(
     service: Service, held: Collection[Claim], ranges: tuple[ServiceRange, ...], pool: Pool
 ) -> Service:
-    if not has_addresses(service.spec):
+    if not has_cluster_ips(service.spec):
         return service
     given = list(_addresses(service, held, ranges, pool))
     return replace(service, spec=replace(service.spec, cluster_ip=given[0], cluster_ips=given))
@@ -69,7 +61,7 @@ def _addresses(
 ) -> Iterator[str]:
     """Claim and yield an address for each family, the one asked for or any; those held are the Service's already."""
     by_family: dict[str, ServiceRange] = {each.family: each for each in ranges}
-    requested = addresses_of(service)
+    requested = cluster_ips_of(service.spec)
     for index, name in enumerate(service.spec.ip_families):
         asked = requested[index] if index < len(requested) else None
         if asked is None:
@@ -119,7 +111,7 @@ def with_families(service: Service, old: Service | None, ranges: tuple[ServiceRa
     if old and spec.ip_family_policy == "PreferDualStack" and _same_stack(spec, old.spec):
         return service  # A range that came later does not change a Service that merely prefers two families.
     families = list(spec.ip_families)
-    families += [family_name(address) for address in addresses_of(service)[len(families) :]]
+    families += [family_name(address) for address in cluster_ips_of(spec)[len(families) :]]
     # Nothing can go wrong with the addresses of a Service that has neither an address nor Pods of its own.
     free = HEADLESS in spec.cluster_ips and not spec.selector
     policy = spec.ip_family_policy or ("RequireDualStack" if free or len(families) > 1 else "SingleStack")

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple, Protocol
 
 from svcnat.errors import Finding, ManifestError
 from svcnat.model.addresses import canonical
-from svcnat.model.objects import Resource, Service, ServiceSpec
+from svcnat.model.kinds import subject
+from svcnat.model.objects import Resource, Service
+from svcnat.model.services import cluster_ips_of, has_node_ports
 from svcnat.model.validation.problems import invalid
-
-HEADLESS = "None"
 
 
 class Claim(NamedTuple):
@@ -71,24 +71,11 @@ def balancer_ip(address: str) -> Claim:
     return Claim("loadBalancerIP", canonical(address) or address)
 
 
-def has_addresses(spec: ServiceSpec) -> bool:
-    """Tell whether a Service of this kind has cluster addresses: neither ExternalName nor headless."""
-    return spec.type != "ExternalName" and HEADLESS not in (spec.cluster_ip, *spec.cluster_ips)
-
-
-def addresses_of(service: Service) -> tuple[str, ...]:
-    """Return the cluster addresses of a Service as written; none if it is headless or an ExternalName."""
-    spec = service.spec
-    if not has_addresses(spec):
-        return ()
-    return tuple(spec.cluster_ips) or ((spec.cluster_ip,) if spec.cluster_ip else ())
-
-
 def claims_of(service: Service) -> set[Claim]:
     """Return all that a Service names as its own."""
     spec = service.spec
-    found = {cluster_ip(address) for address in addresses_of(service)}
-    if spec.type in ("NodePort", "LoadBalancer"):
+    found = {cluster_ip(address) for address in cluster_ips_of(spec)}
+    if has_node_ports(spec):
         found |= {node_port(port.node_port) for port in spec.ports if port.node_port}
     if spec.type == "LoadBalancer":
         found |= {balancer_ip(each.ip) for each in service.status.load_balancer.ingress if each.ip}
@@ -109,8 +96,7 @@ def is_waiting(service: Service) -> bool:
 
 def refused(service: Service, field: str, value: object, reason: str) -> Finding:
     """Return the finding that a Service cannot have a value."""
-    subject = f"Service {service.metadata.namespace}/{service.metadata.name}"
-    return Finding("", 0, subject, field, invalid(field, value, reason).reason)
+    return Finding("", 0, subject(service), field, invalid(field, value, reason).reason)
 
 
 def refuse(service: Service, field: str, value: object, reason: str) -> ManifestError:

@@ -13,10 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from svcnat.controllers.naming import fresh_name, safe_text
-from svcnat.controllers.slices import is_ready
 from svcnat.controllers.world import Change, World
 from svcnat.model.defaults import with_defaults
 from svcnat.model.objects import Deployment, DeploymentStatus, ObjectMeta, OwnerReference, Pod, PodTemplateSpec
+from svcnat.model.pods import has_ended, is_ready
 
 HASH_LABEL = "pod-template-hash"
 
@@ -49,7 +49,7 @@ def template_hash(template: PodTemplateSpec) -> str:
 
 
 def _is_active(pod: Pod) -> bool:
-    return pod.metadata.deletion_timestamp is None and pod.status.phase not in ("Succeeded", "Failed")
+    return pod.metadata.deletion_timestamp is None and not has_ended(pod)
 
 
 def _worth(pod: Pod) -> tuple[bool, str, str]:

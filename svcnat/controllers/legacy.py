@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
-from svcnat.controllers.claims import HEADLESS
-from svcnat.controllers.slices import FROM_PODS, HEADLESS_LABEL, MANAGER_LABEL, SERVICE_LABEL
-from svcnat.controllers.world import Place, Reader
+from svcnat.controllers.slices import FROM_PODS
+from svcnat.controllers.world import Place, Reader, by_place
+from svcnat.model.labels import HEADLESS_LABEL, MANAGER_LABEL, SERVICE_LABEL
 from svcnat.model.objects import (
     Endpoint,
     EndpointAddress,
@@ -25,6 +25,7 @@ from svcnat.model.objects import (
     ObjectMeta,
     Service,
 )
+from svcnat.model.services import HEADLESS
 
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 MOST_ADDRESSES = 1000
@@ -59,13 +60,11 @@ def derived(reader: Reader, namespace: str | None = None) -> list[Endpoints]:
     for each in reader.list(EndpointSlice, namespace):
         slices[each.metadata.namespace, each.metadata.labels.get(SERVICE_LABEL, "")].append(each)
     found = {
-        (service.metadata.namespace, service.metadata.name): endpoints_of(
-            service, slices[service.metadata.namespace, service.metadata.name]
-        )
+        by_place(service): endpoints_of(service, slices[by_place(service)])
         for service in reader.list(Service, namespace)
         if has_endpoints(service)
     }
-    found |= {(each.metadata.namespace, each.metadata.name): each for each in reader.list(Endpoints, namespace)}
+    found |= {by_place(each): each for each in reader.list(Endpoints, namespace)}
     return [found[place] for place in sorted(found)]
 
 

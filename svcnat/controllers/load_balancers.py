@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from svcnat.controllers.claims import Pool, balancer_ip, is_waiting
-from svcnat.controllers.ranges import AddressRange, family_name, pool_candidates, pool_size
-from svcnat.model.addresses import canonical
+from svcnat.controllers.ranges import AddressRange, pool_candidates, pool_size
+from svcnat.model.addresses import canonical, family_name
 from svcnat.model.objects import LoadBalancerIngress, LoadBalancerStatus, Service
 
 

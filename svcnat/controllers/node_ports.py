@@ -14,14 +14,8 @@ from msgspec.structs import replace
 from svcnat.controllers.claims import Claim, Pool, node_port, refused
 from svcnat.controllers.ranges import port_candidates, upper_ports
 from svcnat.errors import ExhaustedError, Finding, ManifestError
-from svcnat.model.objects import Service, ServicePort, ServiceSpec
-
-EXPOSED = ("NodePort", "LoadBalancer")
-
-
-def needs_health_check(spec: ServiceSpec) -> bool:
-    """Tell whether load balancers have to be told which nodes have endpoints of a Service."""
-    return spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
+from svcnat.model.objects import Service, ServicePort
+from svcnat.model.services import has_node_ports, needs_health_check
 
 
 def with_node_ports(service: Service, held: Collection[Claim], numbers: range, pool: Pool) -> Service:
@@ -33,7 +27,7 @@ def with_node_ports(service: Service, held: Collection[Claim], numbers: range, p
 
     """
     spec = service.spec
-    if spec.type not in EXPOSED:
+    if not has_node_ports(spec):
         return service
     _claim_requested(service, held, numbers, pool)
     draw = _Draw(service, held, numbers, pool)

@@ -9,15 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import chain
-from typing import Literal, Self
+from typing import Self
 
 from svcnat.errors import UsageError
-from svcnat.model.addresses import canonical, family, parse_network
+from svcnat.model.addresses import FamilyName, canonical, family, family_name, parse_network
+from svcnat.model.configuration import Configuration
 
-FamilyName = Literal["IPv4", "IPv6"]
-
-SERVICE_CIDRS = ("10.96.0.0/12", "fd00:10:96::/112")
-NODE_PORTS = range(30000, 32768)
+SERVICE_CIDRS = tuple(map(str, Configuration().service_networks))
+NODE_PORTS = Configuration().node_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +157,6 @@ def pool_candidates(ranges: Sequence[AddressRange], start: int) -> Iterator[str]
 def pool_size(ranges: Iterable[AddressRange]) -> int:
     """Return how many addresses ranges have."""
     return sum(each.last - each.first + 1 for each in ranges)
-
-
-def family_name(address: str) -> FamilyName:
-    """Return the family of an address as Kubernetes spells it."""
-    return "IPv6" if family(address) == 6 else "IPv4"
 
 
 def _number(address: str) -> int:

@@ -16,6 +16,7 @@ from svcnat.controllers.load_balancers import with_ingress
 from svcnat.controllers.ranges import NODE_PORTS, SERVICE_CIDRS
 from svcnat.controllers.world import Change, MemoryWorld, Place, World, by_place
 from svcnat.model.kinds import KINDS
+from svcnat.model.labels import MANAGER_LABEL, SERVICE_LABEL, ZONE_LABEL
 from svcnat.model.objects import Deployment, Endpoints, EndpointSlice, Namespace, Node, Pod, Resource, Service
 
 
@@ -100,9 +101,9 @@ def _services(world: World, change: Change) -> Iterator[Place]:
                 yield from map(
                     by_place, world.services_selecting(resource.metadata.namespace, resource.metadata.labels)
                 )
-            case EndpointSlice() if resource.metadata.labels.get(slices.MANAGER_LABEL) in slices.MANAGERS:
+            case EndpointSlice() if resource.metadata.labels.get(MANAGER_LABEL) in slices.MANAGERS:
                 # Somebody changed by hand what is not theirs: it is put right.
-                yield resource.metadata.namespace, resource.metadata.labels.get(slices.SERVICE_LABEL, "")
+                yield resource.metadata.namespace, resource.metadata.labels.get(SERVICE_LABEL, "")
     node = change.after or change.before
     if isinstance(node, Node) and _zone(change.before) != _zone(change.after):
         for pod in world.list(Pod):
@@ -111,7 +112,7 @@ def _services(world: World, change: Change) -> Iterator[Place]:
 
 
 def _zone(node: Resource | None) -> str | None:
-    return node.metadata.labels.get(slices.ZONE_LABEL) if node else None
+    return node.metadata.labels.get(ZONE_LABEL) if node else None
 
 
 def _deployments(change: Change) -> Iterator[Place]:

@@ -14,14 +14,13 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from svcnat.controllers.claims import HEADLESS
 from svcnat.controllers.merge import LAST_APPLIED
 from svcnat.controllers.naming import fresh_name
-from svcnat.controllers.ranges import family_name
 from svcnat.controllers.world import World, by_place
-from svcnat.model.addresses import canonical
+from svcnat.model.addresses import canonical, family_name
 from svcnat.model.extensions import WEIGHT, WEIGHTS, parse_weight, parse_weights
 from svcnat.model.kinds import kind_of
+from svcnat.model.labels import HEADLESS_LABEL, MANAGER_LABEL, SERVICE_LABEL, SKIP_MIRROR_LABEL, ZONE_LABEL
 from svcnat.model.objects import (
     Endpoint,
     EndpointAddress,
@@ -40,12 +39,9 @@ from svcnat.model.objects import (
     Service,
     ServicePort,
 )
+from svcnat.model.pods import addresses_of, has_ended, is_ready
+from svcnat.model.services import HEADLESS
 
-SERVICE_LABEL = "kubernetes.io/service-name"
-MANAGER_LABEL = "endpointslice.kubernetes.io/managed-by"
-HEADLESS_LABEL = "service.kubernetes.io/headless"
-SKIP_MIRROR_LABEL = "endpointslice.kubernetes.io/skip-mirror"
-ZONE_LABEL = "topology.kubernetes.io/zone"
 FROM_PODS = "endpointslice-controller.svcnat.io"
 FROM_ENDPOINTS = "endpointslicemirroring-controller.svcnat.io"
 MANAGERS = (FROM_PODS, FROM_ENDPOINTS)
@@ -100,14 +96,14 @@ def _of_pods(world: World, service: Service) -> _Wanted:
     wanted = _Wanted(service, {**labels, SERVICE_LABEL: service.metadata.name})
     zones: dict[str, str | None] = {}
     for pod in world.labelled(Pod, service.metadata.namespace, service.spec.selector):
-        if pod.status.phase in ("Succeeded", "Failed"):
+        if has_ended(pod):
             continue
         node = pod.spec.node_name
         if node not in zones:
             zones[node] = _zone(world, node)
         ports = tuple(_ports(service, pod))
         for family in service.spec.ip_families:
-            if addresses := [ip for ip in _addresses(pod) if family_name(ip) == family]:
+            if addresses := [ip for ip in addresses_of(pod) if family_name(ip) == family]:
                 wanted.add((family, ports), _endpoint(service, pod, addresses, zones[node]))
                 wanted.weights.setdefault(canonical(addresses[0]) or addresses[0], _weight(pod))
     for family in service.spec.ip_families:
@@ -116,18 +112,9 @@ def _of_pods(world: World, service: Service) -> _Wanted:
     return wanted
 
 
-def _addresses(pod: Pod) -> Iterable[str]:
-    return (each.ip for each in pod.status.pod_ips) if pod.status.pod_ips else filter(None, (pod.status.pod_ip,))
-
-
 def _zone(world: World, node_name: str) -> str | None:
     node = world.get(Node, "", node_name) if node_name else None
     return node.metadata.labels.get(ZONE_LABEL) if node else None
-
-
-def is_ready(pod: Pod) -> bool:
-    """Tell whether a Pod's Ready condition is True; a Pod without conditions is not ready."""
-    return any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions)
 
 
 def _endpoint(service: Service, pod: Pod, addresses: list[str], zone: str | None) -> Endpoint:

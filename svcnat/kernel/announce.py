@@ -32,7 +32,7 @@ from typing import NamedTuple
 from svcnat.errors import KernelError, MissingError
 from svcnat.kernel import sysctl
 from svcnat.kernel.netlink import ROUTE, Connection, address, attribute, attributes
-from svcnat.kernel.routes import CREATE, EXCLUSIVE, PROTOCOL, UNICAST, Route, read_all, settle
+from svcnat.kernel.routes import CREATE, EXCLUSIVE, PROTOCOL, UNICAST, Route, settle
 
 _NEW, _DELETE, _GET = 28, 29, 30  # RTM_*NEIGH
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, device, state, flags, type
@@ -125,7 +125,7 @@ def _open(links: Iterable[str], family: int) -> list[str]:
 def _read(connection: Connection) -> dict[_Proxy, int]:
     """Every proxy entry of the namespace, with the protocol number of who made it, 0 if it has none."""
     found = {}
-    for body in read_all(connection, _GET, _NDMSG.pack(socket.AF_UNSPEC, 0, 0, _PROXY, 0)):
+    for body in connection.dump_whole(_GET, _NDMSG.pack(socket.AF_UNSPEC, 0, 0, _PROXY, 0)):
         family, device, _, flags, _ = _NDMSG.unpack_from(body)
         parts = attributes(body[_NDMSG.size :])
         if family in _VERSIONS and flags & _PROXY:

@@ -12,7 +12,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 
-from svcnat.kernel.netlink import Attributes, address, attribute, attributes, walk
+from svcnat.kernel.netlink import Attributes, address, attribute, attributes, nest, walk
 from svcnat.ruleset.nouns import Data, Key, Set, Verdict
 
 _KEY, _DATA, _USERDATA, _EXPRESSION, _KEY_END, _EXPRESSIONS = 1, 2, 6, 7, 10, 11  # NFTA_SET_ELEM_*
@@ -116,9 +116,7 @@ def comment(userdata: memoryview | None, kind: int = 0) -> str:
 
 def one_element(declared: Set, key: Key) -> bytes:
     """The NFTA_SET_ELEM_LIST_ELEMENTS payload that asks for one key."""
-    value = attribute(_VALUE, write_fields(declared.fields, key))
-    nested = 0x8000
-    return attribute(_LIST_ELEMENT | nested, attribute(_KEY | nested, value))
+    return nest(_LIST_ELEMENT, nest(_KEY, attribute(_VALUE, write_fields(declared.fields, key))))
 
 
 def counter(element: memoryview) -> tuple[int, int] | None:

@@ -6,12 +6,11 @@ are of no interest here. Source: include/uapi/linux/rtnetlink.h, if_addr.h, if_l
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from dataclasses import dataclass
 
-from svcnat.errors import MissingError, StaleError
+from svcnat.errors import MissingError
 from svcnat.kernel import netns, sysctl
 from svcnat.kernel.netlink import ROUTE, Attributes, Connection, address, attribute, attributes
 from svcnat.ruleset.endpoints import Family
@@ -39,7 +38,6 @@ _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 _FLAGS = {0x08: "dadfailed", 0x20: "deprecated", 0x40: "tentative", 0x80: "permanent"}  # IFA_F_*
 _SECONDARY = 0x01  # of IPv6 it means temporary: an address that privacy extensions made, and take away again
 _UNFIT = frozenset({"secondary", "temporary", "deprecated", "tentative", "dadfailed"})
-_READS = 20  # devices that come and go at every look are a fault of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +131,11 @@ class Network:
         """The names of the Linux bridges."""
         return tuple(link.name for link in self._links().values() if link.bridge is not None)
 
-    def bridge_netfilter(self, family: Family) -> bool:
-        """True if netfilter sees what any bridge forwards; False if it does not, or br_netfilter is not loaded.
-
-        Source: net.bridge.bridge-nf-call-iptables and -ip6tables, each network namespace's own since Linux 5.3.
-        """
-        return self._bridge_setting(family) == "1"
-
     def unseen_bridges(self, family: Family) -> tuple[str, ...]:
         """The names of the bridges whose forwarded traffic netfilter does not see: a reply there escapes translation.
 
-        A bridge can have netfilter called for itself alone (nf_call_iptables in ip-link(8)).
+        The setting is each network namespace's own since Linux 5.3, and is not there unless br_netfilter is loaded. A
+        bridge can have netfilter called for itself alone (nf_call_iptables in ip-link(8)).
         """
         setting = self._bridge_setting(family)
         if setting == "1":
@@ -170,11 +162,7 @@ class Network:
         return links
 
     def _dump(self, message: int, header: struct.Struct, request: bytes = b"") -> list[memoryview]:
-        """All objects of a kind, of one moment."""
-        for _ in range(_READS):
-            with contextlib.suppress(StaleError):
-                return list(self._connection.dump(message, bytes(header.size) + request))
-        raise StaleError("the devices and routes of this network namespace keep changing")
+        return self._connection.dump_whole(message, bytes(header.size) + request)
 
 
 def _name(raw: memoryview) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
+from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError, TooLargeError
 
 # Debian and its kin; Fedora, Arch and SUSE; a local build.
 _PLACES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3*/site-packages", "/usr/local/lib/python3*/*-packages")
@@ -72,6 +72,7 @@ class Libnftables:
         Raises:
             StaleError: something that it deletes is gone, or that it adds is there with other content: read again.
             PrivilegeError: CAP_NET_ADMIN is missing.
+            TooLargeError: in a user namespace, net.core.wmem_max caps a transaction at some 10,000 elements.
             KernelError: any other refusal.
 
         """
@@ -97,6 +98,8 @@ def classified(message: str) -> KernelError:
     reason = (found[1] if found else message.strip().partition("\n")[0]) or "no reason given"
     if "Operation not permitted" in message:
         return PrivilegeError("changing nftables needs root, or CAP_NET_ADMIN in this network namespace")
+    if "Message too long" in message:
+        return TooLargeError(f"nftables: {reason}")
     if re.search(r"File exists|No such file or directory|Interrupted system call", message):
         return StaleError(f"nftables: {reason}")
     if re.search(r"Operation not supported|Protocol not supported|Address family not supported", message):

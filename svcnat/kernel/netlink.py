@@ -6,6 +6,7 @@ It knows no protocol's messages: :mod:`svcnat.kernel.nfnetlink`, :mod:`svcnat.ke
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -30,6 +31,7 @@ _TYPE_MASK = 0x3FFF
 _MESSAGE = 1  # NLMSGERR_ATTR_MSG
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _RECEIVE_BUFFER = 1 << 20  # the kernel fills what it is given: larger reads, fewer system calls
+_READS = 20  # objects that come and go at every look are a fault of their own
 _BATCH = 100  # requests in one datagram: as many refusals still fit the receive buffer of an ordinary user
 
 Attributes = dict[int, memoryview]
@@ -129,6 +131,18 @@ class Connection:
 
         """
         return self._ask(message, body, _DUMP)
+
+    def dump_whole(self, message: int, body: bytes) -> list[memoryview]:
+        """All objects of a kind, of one moment: as :meth:`dump`, asked again until nothing changed meanwhile.
+
+        Raises:
+            StaleError: they change at every look.
+
+        """
+        for _ in range(_READS):
+            with contextlib.suppress(StaleError):
+                return list(self.dump(message, body))
+        raise StaleError(f"{self._subject}: they keep changing in this network namespace")
 
     def batch(self, message: int, bodies: Iterable[bytes], *, flags: int = 0) -> list[int]:
         """Send requests of one kind that do not depend on each other; the errno of each, 0 for success, in order."""

@@ -13,7 +13,7 @@ from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
 from svcnat.kernel import netns
 from svcnat.kernel.elements import comment, counter, one_element, read_elements
 from svcnat.kernel.libnftables import Libnftables
-from svcnat.kernel.netlink import Attributes, attribute, attributes, text, walk
+from svcnat.kernel.netlink import Attributes, attribute, attributes, nest, text, walk
 from svcnat.kernel.nfnetlink import GETCHAIN, GETRULE, GETSET, GETSETELEM, GETTABLE, Connection
 from svcnat.ruleset.diff import Outline
 from svcnat.ruleset.endpoints import Family
@@ -107,15 +107,17 @@ class Namespace:
                     found[name] = self._elements(table.family, table.sets[name])
         return found
 
-    def counters(self, family: Family, declared: Set, keys: Iterable[Key]) -> dict[Key, tuple[int, int]]:
-        """The (packets, bytes) of these elements, one question each; keys that are not there are left out."""
-        counted = {}
+    def counters(self, family: Family, declared: Set, keys: Iterable[Key]) -> dict[Key, tuple[int, int] | None]:
+        """The (packets, bytes) of these elements, one question each; None for those without a counter.
+
+        Keys that are not there are left out.
+        """
+        counted: dict[Key, tuple[int, int] | None] = {}
         for key in keys:
-            query = _in_set(declared.name) + attribute(3 | 0x8000, one_element(declared, key))
+            query = _in_set(declared.name) + nest(3, one_element(declared, key))
             if answer := self._connection.get(GETSETELEM, family, payload=query):
                 for _, element in walk(answer[3]):
-                    if numbers := counter(element):
-                        counted[key] = numbers
+                    counted[key] = counter(element)
         return counted
 
     def about(self, family: Family) -> str:

@@ -8,13 +8,11 @@ include/uapi/linux/rtnetlink.h, rtnetlink(7).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 import struct
 from typing import NamedTuple
 
-from svcnat.errors import StaleError
 from svcnat.kernel.netlink import Connection, address, attribute, attributes
 
 # The s of svcnat. Routing daemons and iproute2's rt_protos have others (8 to 18, 42, 80, 84, 99, 186 to 192), and the
@@ -29,7 +27,6 @@ _RTMSG = struct.Struct("=BBBBBBBBI")  # family, two lengths, tos, table, protoco
 _DESTINATION, _DEVICE, _PRIORITY, _TABLE = 1, 4, 6, 15  # RTA_*
 _TABLE_LOCAL, _SCOPE_LINK = 255, 253
 _METRIC = 1024  # behind the kernel's own routes there, which have none
-_READS = 20
 
 
 class Route(NamedTuple):
@@ -58,22 +55,9 @@ def settle(connection: Connection, family: int, wanted: set[Route]) -> dict[Rout
     return {route: number for route, number in zip(fresh, results, strict=True) if number not in (0, errno.EEXIST)}
 
 
-def read_all(connection: Connection, message: int, body: bytes) -> list[memoryview]:
-    """All objects of a kind, of one moment.
-
-    Raises:
-        StaleError: they change at every look.
-
-    """
-    for _ in range(_READS):
-        with contextlib.suppress(StaleError):
-            return list(connection.dump(message, body))
-    raise StaleError("the routes and neighbours of this network namespace keep changing")
-
-
 def _read(connection: Connection, family: int) -> set[Route]:
     found = set()
-    for body in read_all(connection, _GET, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+    for body in connection.dump_whole(_GET, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
         _, _, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
         if protocol == PROTOCOL and table == _TABLE_LOCAL:
             parts = attributes(body[_RTMSG.size :])

@@ -13,6 +13,7 @@ from itertools import combinations
 
 from msgspec import Struct, field
 
+from svcnat.controllers.ranges import SERVICE_CIDRS
 from svcnat.errors import Finding, LabError, ManifestError
 from svcnat.lab import addressing, names
 from svcnat.lab.addressing import Addresses, Ranges
@@ -45,7 +46,7 @@ class Declaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
 
 _DEFAULTS = {
     "clusterCIDR": Ranges(IPv4Network("10.244.0.0/16"), IPv6Network("fd00:10:244::/56")),
-    "serviceCIDR": Ranges(IPv4Network("10.96.0.0/12"), IPv6Network("fd00:10:96::/112")),
+    "serviceCIDR": Ranges(IPv4Network(SERVICE_CIDRS[0]), IPv6Network(SERVICE_CIDRS[1])),
     "nodeCIDR": Ranges(IPv4Network("172.30.0.0/24"), IPv6Network("fd00:172:30::/64")),
     "clientCIDR": Ranges(IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8:c::/64")),
     "loadBalancerCIDR": Ranges(IPv4Network("198.51.100.0/24"), IPv6Network("2001:db8:b::/112")),

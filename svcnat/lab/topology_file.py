@@ -27,11 +27,11 @@ import msgspec
 from svcnat.errors import Finding, ManifestError
 from svcnat.lab.topology import Declaration, Planning, Topology, simple
 from svcnat.model import manifest_text, shape
+from svcnat.model.configuration import API_VERSION
 from svcnat.model.manifest_text import Document
-from svcnat.model.quoting import printable, quoted
+from svcnat.model.quoting import printable
 from svcnat.model.validation.problems import Problem, invalid
 
-API_VERSION = "svcnat.io/v1alpha1"
 KIND = "Topology"
 
 
@@ -77,7 +77,7 @@ def _parse(source: str, document: Document) -> Topology:
     wrong = {path for path, _ in found.wrong}
     planning = Planning(msgspec.convert(found.pruned, Declaration))
     problems = [
-        *(Problem(unknown.path, f"unknown field{_hint(unknown.meant)}") for unknown in found.unknown),
+        *(Problem(unknown.path, f"unknown field{unknown.hint}") for unknown in found.unknown),
         *(Problem(path, reason) for path, reason in found.wrong),
         *(problem for problem in planning.problems if problem.field not in wrong),
     ]
@@ -87,10 +87,6 @@ def _parse(source: str, document: Document) -> Topology:
     if findings:
         raise ManifestError(findings)
     return planning.topology
-
-
-def _hint(meant: str) -> str:
-    return f": did you mean {quoted(meant)}?" if meant else ""
 
 
 def _finding(source: str, document: Document, problem: Problem) -> Finding:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
 Family = Literal[4, 6]
+FamilyName = Literal["IPv4", "IPv6"]
 Network = IPv4Network | IPv6Network
 
 # A leading zero means octal to some programs and decimal to others: Kubernetes and this pattern refuse it.
@@ -37,6 +38,11 @@ def canonical(text: str) -> str | None:
 def family(address: str) -> Family:
     """Return 4 or 6, for the text of an address or of a range that is known to be one."""
     return 6 if ":" in address else 4
+
+
+def family_name(address: str) -> FamilyName:
+    """Return the family as Kubernetes spells it."""
+    return "IPv6" if ":" in address else "IPv4"
 
 
 def canonical_network(text: str) -> str | None:

@@ -16,7 +16,7 @@ import msgspec
 from svcnat.errors import Finding, ManifestError
 from svcnat.model import manifest_text, shape
 from svcnat.model.addresses import Network, canonical, family, parse_network
-from svcnat.model.quoting import printable, quoted
+from svcnat.model.quoting import printable
 from svcnat.model.validation.addresses import check_pair
 from svcnat.model.validation.names import CIDR_TEXT, check, check_choice, dns_subdomain
 from svcnat.model.validation.problems import Problem, duplicate, invalid, required, unsupported
@@ -118,9 +118,7 @@ def _check(root: Any) -> tuple[dict[str, Any], list[Problem]]:
     switches = ("bridgeMasquerade", "endpointCounters")
     given = {key: words[value] if key in switches and isinstance(value, bool) else value for key, value in root.items()}
     found = shape.check(given, Configuration)
-    for unknown in found.unknown:
-        hint = f": did you mean {quoted(unknown.meant)}?" if unknown.meant else ""
-        problems.append(Problem(unknown.path, f"unknown field{hint}"))
+    problems += [Problem(unknown.path, f"unknown field{unknown.hint}") for unknown in found.unknown]
     problems += [Problem(path, reason) for path, reason in found.wrong]
     for key, rule in _RULES.items():
         value = found.pruned.get(key)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from svcnat.model.labels import NAMESPACE_LABEL
 from svcnat.model.objects import (
     ClientIPConfig,
     Container,
@@ -31,14 +32,12 @@ from svcnat.model.objects import (
     ServiceSpec,
     SessionAffinityConfig,
 )
+from svcnat.model.services import is_exposed
 
 R = TypeVar("R", bound=Resource)
 
 AFFINITY_SECONDS = 10800
 """core/v1 DefaultClientIPServiceAffinitySeconds."""
-
-NAME_LABEL = "kubernetes.io/metadata.name"
-"""The label that every Namespace carries, with its own name."""
 
 
 def with_defaults(resource: R) -> R:
@@ -59,7 +58,7 @@ def with_defaults(resource: R) -> R:
         case Node():
             completed = _node(resource)
         case Namespace():
-            labels = {**resource.metadata.labels, NAME_LABEL: resource.metadata.name}
+            labels = {**resource.metadata.labels, NAMESPACE_LABEL: resource.metadata.name}
             completed = replace(
                 resource,
                 metadata=replace(resource.metadata, labels=labels),
@@ -76,7 +75,6 @@ def _first(value: Any, default: Any) -> Any:
 def _service(service: Service) -> Service:
     spec = service.spec
     kind = spec.type or "ClusterIP"
-    exposed = kind in ("NodePort", "LoadBalancer") or bool(kind == "ClusterIP" and spec.external_ips)
     affinity = spec.session_affinity or "None"
     return replace(
         service,
@@ -90,7 +88,7 @@ def _service(service: Service) -> Service:
             internal_traffic_policy=(
                 spec.internal_traffic_policy if kind == "ExternalName" else spec.internal_traffic_policy or "Cluster"
             ),
-            external_traffic_policy=spec.external_traffic_policy or ("Cluster" if exposed else None),
+            external_traffic_policy=spec.external_traffic_policy or ("Cluster" if is_exposed(spec) else None),
             allocate_load_balancer_node_ports=(
                 _first(spec.allocate_load_balancer_node_ports, True)  # noqa: FBT003 - the field's own value
                 if kind == "LoadBalancer"

@@ -30,7 +30,7 @@ def items_of(root: Any) -> list[Any] | None:
     return items
 
 
-def kind_of(root: Any) -> tuple[Kind | None, Problem | None]:
+def claimed_kind(root: Any) -> tuple[Kind | None, Problem | None]:
     """Return the kind of a document, or what is wrong with it; neither when svcnat has no use for the kind."""
     if not isinstance(root, dict):
         what = "a list" if isinstance(root, list) else f"just {quoted(root)}"

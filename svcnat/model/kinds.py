@@ -32,8 +32,16 @@ class Kind:
     @property
     def qualified(self) -> str:
         """``deployment.apps``: the singular with the API group, as kubectl prints it in messages."""
+        return f"{self.singular}{self._suffix}"
+
+    def quote(self, name: str) -> str:
+        """``deployments.apps "web"``: an object of this kind, as errors name it."""
+        return f'{self.plural}{self._suffix} "{name}"'
+
+    @property
+    def _suffix(self) -> str:
         group, slash, _ = self.group_version.partition("/")
-        return f"{self.singular}.{group}" if slash else self.singular
+        return f".{group}" if slash else ""
 
 
 KINDS: tuple[Kind, ...] = (
@@ -61,6 +69,12 @@ def find(word: str) -> Kind | None:
 def kind_of(resource: objects.Resource) -> Kind:
     """The kind of an object."""
     return _BY_TYPE[type(resource)]
+
+
+def subject(resource: objects.Resource) -> str:
+    """How findings name an object: ``Service default/back-end``."""
+    meta = resource.metadata
+    return f"{kind_of(resource).name} {'/'.join(filter(None, (meta.namespace, meta.name)))}"
 
 
 def to_document(resource: objects.Resource) -> dict[str, Any]:

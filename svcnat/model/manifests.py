@@ -13,7 +13,7 @@ import msgspec
 
 from svcnat.errors import Finding, ManifestError
 from svcnat.model import kinds, manifest_text, shape
-from svcnat.model.identity import items_of, kind_of, subject_of
+from svcnat.model.identity import claimed_kind, items_of, subject_of
 from svcnat.model.kinds import Kind
 from svcnat.model.manifest_text import Document, Lines
 from svcnat.model.objects import Resource
@@ -137,7 +137,7 @@ class _Judge:
         return verdict
 
     def _object(self, piece: _Piece, verdict: _Verdict) -> None:
-        kind, problem = kind_of(piece.root)
+        kind, problem = claimed_kind(piece.root)
         if problem is not None:
             verdict.errors.append(self._finding(piece, problem))
         elif kind is None:
@@ -153,8 +153,7 @@ class _Judge:
     def _known(self, piece: _Piece, kind: Kind, verdict: _Verdict) -> None:
         found = shape.check(piece.root, kind.type)
         for unknown in found.unknown:
-            hint = f": did you mean {quoted(unknown.meant)}?" if unknown.meant else ""
-            reason = f"unknown field{hint}" if self.strict else f"unknown field, ignored{hint}"
+            reason = f"unknown field{'' if self.strict else ', ignored'}{unknown.hint}"
             where = verdict.errors if self.strict else verdict.warnings
             where.append(self._finding(piece, Problem(unknown.path, reason)))
         for path, reason in found.wrong:

@@ -34,6 +34,11 @@ class Unknown:
         """The path of the field."""
         return child(self.parent, self.key)
 
+    @property
+    def hint(self) -> str:
+        """What a message about the field ends with."""
+        return f": did you mean {quoted(self.meant)}?" if self.meant else ""
+
 
 @dataclass(slots=True)
 class Shape:

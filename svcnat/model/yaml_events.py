@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
-
-import yaml
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from svcnat.model.quoting import child, printable, quoted
 from svcnat.model.yaml_scalars import Scalar, key_text, resolve
+
+if TYPE_CHECKING:
+    import yaml  # imported where YAML is read: most commands read none
 
 DEEPEST = 200
 """The deepest nesting of lists and mappings."""
@@ -112,6 +113,8 @@ def _chunks(text: str) -> Iterator[str]:
 
 
 def _parse_chunk(chunk: str, first: int) -> Iterator[Document]:
+    import yaml
+
     events = yaml.parse(chunk, Loader=getattr(yaml, "CLoader", yaml.Loader))
     while True:
         builder = _Builder(first)
@@ -163,6 +166,8 @@ class _Builder:
 
     def read(self, events: Iterator[Any]) -> bool:
         """Take events up to the end of one document; False when the stream had none left."""
+        import yaml
+
         scalar, mapping_start, sequence_start, alias, document_end = (
             yaml.ScalarEvent,
             yaml.MappingStartEvent,

@@ -5,7 +5,7 @@ Pure: on which links, and how the kernel is made to answer, is :mod:`svcnat.kern
 
 from __future__ import annotations
 
-from svcnat.ruleset.plan import Frontend, Kind, Plan, Scope, ServicePortPlan
+from svcnat.ruleset.plan import Frontend, Kind, Plan, Scope, ServicePortPlan, answerable
 
 
 def announced(plan: Plan) -> tuple[str, ...]:
@@ -14,7 +14,6 @@ def announced(plan: Plan) -> tuple[str, ...]:
     With externalTrafficPolicy Local, a node without endpoints would drop what outsiders send: it leaves the answer to
     a node that has some. An address that several ports share counts as soon as one of them can be served.
     """
-    own = {*plan.settings.addresses, *plan.settings.node_port_addresses}
     found = {
         frontend.address: None
         for ports in plan.services.values()
@@ -22,7 +21,7 @@ def announced(plan: Plan) -> tuple[str, ...]:
         for frontend in port.frontends
         if frontend.kind in (Kind.EXTERNAL_IP, Kind.LOAD_BALANCER) and _serves(port, frontend)
     }
-    return tuple(address for address in found if address not in own)
+    return tuple(address for address in found if answerable(address, plan.settings))
 
 
 def _serves(port: ServicePortPlan, frontend: Frontend) -> bool:

@@ -63,11 +63,17 @@ class _Port:
         self._port = port
         self._ident = ident(port)
         self.shapes: dict[Shape, None] = {}
-        scopes = {frontend.scope for frontend in port.frontends}
-        self._learner = (
-            Learner(self._ident, port.protocol, port.affinity, local=bool(scopes - {Scope.CLUSTER}))
-            if port.affinity
-            else None
+        self._learner = self._remembering() if port.affinity else None
+
+    def _remembering(self) -> Learner:
+        port = self._port
+        chosen = frozenset(port.endpoints.cluster.backends)
+        return Learner(
+            self._ident,
+            port.protocol,
+            port.affinity,
+            local=any(frontend.scope is not Scope.CLUSTER for frontend in port.frontends),
+            only_local=tuple(each for each in port.endpoints.local.backends if each not in chosen),
         )
 
     def elements(self) -> Iterator[Element]:
@@ -75,8 +81,14 @@ class _Port:
         port = self._port
         for frontend in port.frontends:
             yield from self._frontend(frontend)
-        for address, _ in dict.fromkeys((*port.endpoints.cluster.backends, *port.endpoints.local.backends)):
+        chosen = dict.fromkeys((*port.endpoints.cluster.backends, *port.endpoints.local.backends))
+        for address, _ in chosen:
             yield "hairpins", (address, address), None
+        if port.ends_flows:
+            # No packet asks for these: it is by leaving this set that an endpoint in no slot is noticed to go.
+            for address, number in port.endpoints.serving:
+                if (address, number) not in chosen:
+                    yield "unchosen", (address, port.protocol, number), None
         if self._learner:
             self.shapes[self._learner] = None
             if self._learner.local:
@@ -109,7 +121,7 @@ class _Port:
             case Scope.LOCAL:
                 verdict = yield from self._balanced(frontend, endpoints.local, local=False)
             case Scope.OUTSIDE_LOCAL:  # pragma: no branch - the last there is
-                inner = yield from self._balanced(replace(frontend, ranges=()), endpoints.cluster, local=False)
+                inner = yield from self._balanced(frontend, endpoints.cluster, local=False, inside=True)
                 yield f"inside-{name}", key, inner
                 verdict = yield from self._balanced(frontend, endpoints.local, local=True)
         yield name, key, verdict._replace(comment=title)
@@ -118,10 +130,12 @@ class _Port:
             learners, learner = _map("learners", frontend, port.protocol)
             yield learners, learner, Verdict("goto", self._learner.name)
 
-    def _balanced(self, frontend: Frontend, pool: Pool, *, local: bool) -> Generator[Element, None, Verdict]:
+    def _balanced(
+        self, frontend: Frontend, pool: Pool, *, local: bool, inside: bool = False
+    ) -> Generator[Element, None, Verdict]:
         """Yield the slots of a pool; the result is the verdict that leads to them.
 
-        ``local`` slots live in maps of their own: the same frontend has others for the inside.
+        ``local`` slots live in maps of their own: the same frontend has others for the ``inside``.
         """
         port = self._port
         table = slots(pool, port.scheduler)
@@ -130,14 +144,17 @@ class _Port:
         backends, key = _map("backends", frontend, port.protocol, local=local)
         for slot, backend in enumerate(table):
             yield backends, (*key, slot), backend
-        return Verdict("goto", self._shape(frontend, len(table), local=local).name)
+        return Verdict("goto", self._shape(frontend, len(table), local=local, inside=inside).name)
 
-    def _shape(self, frontend: Frontend, count: int, *, local: bool) -> Shape:
-        """The outermost shape of a frontend: sources first, then limits, then affinity, then the choice."""
+    def _shape(self, frontend: Frontend, count: int, *, local: bool, inside: bool) -> Shape:
+        """The outermost shape of a frontend: sources first, then limits, then affinity, then the choice.
+
+        Who comes to the ``inside`` has passed the first two, and must not be counted twice.
+        """
         port = self._port
         selector = Selector(
             port.protocol,
-            port.scheduler,
+            port.scheduler if count else "random",  # whoever has nothing to choose from shares a chain
             count,
             node_port=frontend.kind is Kind.NODE_PORT,
             local=local,
@@ -148,10 +165,10 @@ class _Port:
         chosen = Affine(self._ident, selector, local=near) if port.affinity and count else selector
         limited = (
             Limited(self._ident, port.max_connections, port.rate, chosen)
-            if port.max_connections or port.rate
+            if (port.max_connections or port.rate) and not inside
             else chosen
         )
-        shape = Restricted(limited) if frontend.ranges else limited
+        shape = Restricted(limited) if frontend.ranges and not inside else limited
         self.shapes[shape] = None
         return shape
 
@@ -174,6 +191,20 @@ def _map(name: str, frontend: Frontend, protocol: str, *, local: bool = False) -
     if frontend.kind is Kind.NODE_PORT:
         return f"{near}nodeport-{name}-{protocol}", (frontend.port,)
     return f"{near}{name}-{protocol}", (frontend.address, frontend.port)
+
+
+def frontend_of(name: str, key: Key) -> tuple[str, str, int] | None:
+    """The address ("" for a node port), protocol and port whose way to endpoints an element is part of; else None."""
+    match key:
+        case (str(address), str(protocol), int(port)) if name == "frontends":
+            return address, protocol, port
+        case (str(protocol), int(port)) if name == "nodeports":
+            return "", protocol, port
+        case (str(address), int(port), int(_)) if "backends-" in name:
+            return address, name.rpartition("-")[2], port
+        case (int(port), int(_)) if "nodeport-backends-" in name:
+            return "", name.rpartition("-")[2], port
+    return None
 
 
 def compile_plan(plan: Plan, origin: str = "manifests") -> Ruleset:

@@ -36,7 +36,7 @@ class TableChange:
     ``remake``: the table is dropped and made in one transaction, because a set cannot change its type in place (or
     the table is not there: ``remake`` with nothing to drop is harmless). ``refill``: chains that exist with other
     rules. ``sweep`` and ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element and no rule
-    points at it.
+    points at it. ``forgotten``: what packets have learned and must not stay; it may be gone by itself at any moment.
     """
 
     family: Family
@@ -48,17 +48,20 @@ class TableChange:
     sweep_sets: tuple[str, ...] = ()
     stale: Elements = field(default_factory=dict)
     fresh: Elements = field(default_factory=dict)
+    forgotten: Elements = field(default_factory=dict)
 
     @property
     def sweeps_only(self) -> bool:
         """True if packets would see no difference."""
-        return not (self.remake or self.sets or self.chains or self.refill or self.stale or self.fresh)
+        return not (
+            self.remake or self.sets or self.chains or self.refill or self.stale or self.fresh or self.forgotten
+        )
 
     def counts(self) -> dict[str, int]:
         """How many nouns are added and deleted: what ``sync`` prints. A refilled chain counts on both sides."""
         return {
             "elements added": sum(map(len, self.fresh.values())),
-            "elements deleted": sum(map(len, self.stale.values())),
+            "elements deleted": sum(map(len, (*self.stale.values(), *self.forgotten.values()))),
             "chains added": len(self.chains) + len(self.refill),
             "chains deleted": len(self.sweep) + len(self.refill),
         }
@@ -110,6 +113,7 @@ def _table_change(have: Outline | None, want: Table) -> TableChange | None:
         sweep_sets=tuple(name for name in have.sets if name not in want.sets),
         stale=stale,
         fresh=fresh,
+        forgotten=_forgotten(have.elements, want),
     )
     if any(have.chains[chain.name].hook != chain.hook for chain in change.refill):
         return _table_change(None, want)  # a chain cannot change its hook in place
@@ -143,13 +147,13 @@ def _element_changes(have: Elements, want: Table) -> tuple[dict[str, dict[Key, D
             stale[name] = gone
         if come:
             fresh[name] = come
-    return stale | _forgotten(have, want), fresh
+    return stale, fresh
 
 
 def forget(have: Elements, want: Table) -> TableChange | None:
     """What clients remember, by the maps in `have`, that they must not; None if there is nothing."""
-    stale = _forgotten(have, want)
-    return TableChange(want.family, stale=stale) if stale else None
+    forgotten = _forgotten(have, want)
+    return TableChange(want.family, forgotten=forgotten) if forgotten else None
 
 
 def _forgotten(have: Elements, want: Table) -> dict[str, dict[Key, Data]]:
@@ -178,7 +182,7 @@ def apply(change: Change, ruleset: Ruleset) -> dict[Family, Table]:
         chains = {**before.chains, **{chain.name: chain for chain in (*part.chains, *part.refill)}}
         elements: dict[str, dict[Key, Data]] = {declared.name: {} for declared in part.sets}
         elements |= {name: dict(held) for name, held in before.elements.items()}
-        for name, gone in part.stale.items():
+        for name, gone in (*part.stale.items(), *part.forgotten.items()):
             for key in gone:
                 elements.get(name, {}).pop(key, None)
         for name, come in part.fresh.items():

@@ -40,14 +40,14 @@ class Endpoints:
     """The endpoints of one service port in one family.
 
     ``cluster``: for traffic that may go anywhere, after topology. ``local``: those on this node. ``serving``: all that
-    may still have flows, drained and terminating ones among them. ``local_ready`` is how many of this node are ready,
-    and ``anywhere`` is True if any node has one to use.
+    may still have flows, drained and terminating ones among them. ``local_ready``: the addresses of this node that are
+    ready for new flows. ``anywhere`` is True if any node has one to use.
     """
 
     cluster: Pool = Pool()
     local: Pool = Pool()
     serving: tuple[Backend, ...] = ()
-    local_ready: int = 0
+    local_ready: frozenset[str] = frozenset()
     anywhere: bool = False
 
 
@@ -77,10 +77,10 @@ def categorize(
     near = [one for one in found if one.node == node]
     local, cluster = _usable(near), _usable(found)
     return Endpoints(
-        cluster=_pool(_hinted(cluster, node, zone)),
+        cluster=_pool(_hinted([one for one in cluster if one.weight], node, zone)),
         local=_pool(local),
         serving=tuple(one.backend for one in found if one.ready or one.serving),
-        local_ready=sum(one.ready for one in near),
+        local_ready=frozenset(one.backend[0] for one in near if one.ready and one.weight),
         anywhere=bool(_pool(cluster)),
     )
 
@@ -149,7 +149,7 @@ def _candidate(backend: Backend, endpoint: Endpoint, weight: int) -> _Candidate:
         backend,
         weight,
         ready=ready,
-        serving=ready if conditions.serving is None else conditions.serving,
+        serving=conditions.serving is not False,
         terminating=bool(conditions.terminating),
         node=endpoint.node_name,
         nodes=frozenset(hint.name for hint in hints.for_nodes) if hints else frozenset(),
@@ -173,6 +173,11 @@ def spelled(address: str) -> str:
     if found is None:
         raise UsageError(f"{address!r} is not an IP address")
     return found
+
+
+def family_of(address: str) -> Family:
+    """The family of an address or a range."""
+    return "ip6" if ":" in address else "ip"
 
 
 def _numeric(backend: Backend) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from ipaddress import ip_address, ip_network
 
-from svcnat.ruleset.endpoints import Family
+from svcnat.ruleset.endpoints import Family, family_of
 from svcnat.ruleset.nouns import (
     Chain,
     Data,
@@ -62,7 +62,7 @@ class Packet:
     @property
     def family(self) -> Family:
         """The table that sees it."""
-        return "ip6" if ":" in self.destination else "ip"
+        return family_of(self.destination)
 
 
 @dataclass(frozen=True, slots=True)

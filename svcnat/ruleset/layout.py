@@ -33,6 +33,7 @@ LAYOUT = 1  # raised when a newer svcnat must remake what an older one left in t
 SMALLEST_SIZE = 4096
 
 ADDRESS_TYPE: dict[Family, str] = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
+GUARD = "guard"  # the chain that keeps others off the loopback
 LOOPBACK: dict[Family, str] = {"ip": "127.0.0.0/8", "ip6": "::1"}
 
 
@@ -50,6 +51,7 @@ def sets(family: Family, *, endpoint_counters: bool = True) -> tuple[Set, ...]:
         _plain("hairpins", (address, address)),
         _plain("bridge-hairpins", ("ifname", "ifname")),
         _plain("local-endpoints", frontend),
+        _plain("unchosen", frontend),
         Set(
             "source-ranges",
             key=" . ".join((*frontend, address)),
@@ -215,4 +217,4 @@ def _guard(family: Family, settings: Settings) -> tuple[Chain, ...]:
         Drop(),
         comment="only this node may use its loopback",
     )
-    return (Chain("guard", (rule,), Hook("prerouting", -300, "filter")),)
+    return (Chain(GUARD, (rule,), Hook("prerouting", -300, "filter")),)

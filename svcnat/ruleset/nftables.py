@@ -7,11 +7,14 @@ reaches a line here is a number, a canonical address, a name that svcnat made, o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from svcnat.ruleset.diff import Change, TableChange, diff
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import TABLE, Chain, Data, Key, Ruleset, Verdict
 
+_PART = 1000  # elements a transaction, where all at once are too many
+_DISPATCH = ("frontends", "nodeports", "inside-frontends", "inside-nodeports")
 _LINE = 512  # elements a statement: longer lines gain nothing and are hard to read
 
 
@@ -28,6 +31,35 @@ def render(ruleset: Ruleset) -> str:
 def render_change(change: Change) -> str:
     """The transaction that packets see; empty if the change only sweeps."""
     return "".join(_script(part) for part in change.values() if not part.sweeps_only)
+
+
+def render_parts(change: Change) -> Iterator[str]:
+    """The same as :func:`render_change` in several transactions, for where one would be too large.
+
+    Each is safe alone, unless a table is made anew: first structure, then elements by set, those that packets are
+    dispatched by last, so that nothing points at what is not there yet. An element that changes does so in one piece.
+    """
+    for part in change.values():
+        if part.sweeps_only:
+            continue
+        yield _script(replace(part, stale={}, fresh={}, forgotten={}))
+        for name in sorted({**part.stale, **part.fresh}, key=lambda name: name in _DISPATCH):
+            stale, fresh = part.stale.get(name, {}), part.fresh.get(name, {})
+            keys = [*{**stale, **fresh}]
+            for start in range(0, len(keys), _PART):
+                piece = keys[start : start + _PART]
+                yield _script(
+                    TableChange(
+                        part.family,
+                        stale={name: {key: stale[key] for key in piece if key in stale}},
+                        fresh={name: {key: fresh[key] for key in piece if key in fresh}},
+                    )
+                )
+        for name, gone in part.forgotten.items():
+            keys = [*gone]
+            for start in range(0, len(keys), _PART // 2):  # each is written twice
+                piece = keys[start : start + _PART // 2]
+                yield _script(TableChange(part.family, forgotten={name: {key: gone[key] for key in piece}}))
 
 
 def render_sweep(change: Change) -> str:
@@ -69,6 +101,10 @@ def _statements(part: TableChange) -> Iterator[str]:
         yield from _rules(where, chain)
     # Deletions first: an element whose data changed is in both, and adding it while it exists is EEXIST.
     for name, elements in part.stale.items():
+        yield from _elements(f"delete element {where} {name}", dict.fromkeys(elements))
+    for name, elements in part.forgotten.items():
+        # What expires on the way would be ENOENT, and undo everything: adding it while it is there does nothing.
+        yield from _elements(f"add element {where} {name}", elements)
         yield from _elements(f"delete element {where} {name}", dict.fromkeys(elements))
     for name, elements in part.fresh.items():
         yield from _elements(f"add element {where} {name}", elements)

@@ -14,6 +14,7 @@ from ipaddress import collapse_addresses, ip_address, ip_network
 
 from svcnat.errors import UsageError
 from svcnat.model.addresses import canonical_network
+from svcnat.model.defaults import AFFINITY_SECONDS
 from svcnat.model.extensions import (
     CONNECTION_RATE,
     MAX_CONNECTIONS,
@@ -26,15 +27,16 @@ from svcnat.model.extensions import (
     parse_removal,
     parse_scheduler,
 )
+from svcnat.model.labels import HEADLESS_LABEL, PROXY_LABEL, SERVICE_LABEL
 from svcnat.model.objects import EndpointSlice, Service, ServicePort
-from svcnat.ruleset.endpoints import Endpoints, Family, categorize, spelled
+from svcnat.model.services import cluster_ips_of, has_node_ports, needs_health_check
+from svcnat.ruleset.endpoints import Endpoints, Family, categorize, family_of, spelled
 
 FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 PROTOCOLS = ("tcp", "udp", "sctp")
 
 # Any value of these labels hands the Service to something else, or to nobody (core/v1 well-known labels).
-OPT_OUT_LABELS = ("service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name")
-SERVICE_LABEL = "kubernetes.io/service-name"
+OPT_OUT_LABELS = (HEADLESS_LABEL, PROXY_LABEL)
 
 
 class Kind(enum.Enum):
@@ -106,7 +108,7 @@ class Settings:
 
 def of_family(texts: Iterable[str], family: Family) -> tuple[str, ...]:
     """The addresses or ranges of one family."""
-    return tuple(text for text in texts if (":" in text) == (family == "ip6"))
+    return tuple(text for text in texts if family_of(text) == family)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,11 @@ class ServicePortPlan:
     rate: Rate | None = None
     terminate_after: int | None = None
 
+    @property
+    def ends_flows(self) -> bool:
+        """True if the flows of endpoints that are gone are ended: those of UDP might go on for ever."""
+        return self.protocol == "udp" or self.terminate_after is not None
+
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
@@ -171,22 +178,22 @@ def plan(services: Iterable[Service], slices: Iterable[EndpointSlice], settings:
 
     Services must have their addresses and node ports (:mod:`svcnat.controllers` allocates them); slices belong to the
     Service that their ``kubernetes.io/service-name`` label names, in their namespace. Of two Services that claim the
-    same address, protocol and port, the older one has it.
+    same address, protocol and port, the one whose cluster IP it is has it, else the older one.
     """
     by_service: dict[tuple[str, str], list[EndpointSlice]] = {}
     for piece in slices:
         if name := piece.metadata.labels.get(SERVICE_LABEL):
             by_service.setdefault((piece.metadata.namespace, name), []).append(piece)
     planned: dict[tuple[str, str], tuple[ServicePortPlan, ...]] = {}
-    claimed: set[tuple[Family, str, str, int]] = set()
-    checks = []
+    checks: list[HealthCheck] = []
     for service in sorted(services, key=_seniority):
         identity = (service.metadata.namespace, service.metadata.name)
-        ports = plan_service(service, by_service.get(identity, ()), settings)
-        if ports := tuple(_unclaimed(port, claimed) for port in ports):
+        if ports := plan_service(service, by_service.get(identity, ()), settings):
             planned[identity] = ports
-        if check := health_check(service, ports):
-            checks.append(check)
+            checks += filter(None, [health_check(service, ports)])
+    owners = _owners(planned)
+    for identity, ports in planned.items():
+        planned[identity] = tuple(_owned(port, identity, owners) for port in ports)
     return Plan(settings, planned, tuple(checks))
 
 
@@ -195,24 +202,38 @@ def _seniority(service: Service) -> tuple[str, str, str]:
     return meta.creation_timestamp or "", meta.namespace, meta.name
 
 
-def _unclaimed(port: ServicePortPlan, claimed: set[tuple[Family, str, str, int]]) -> ServicePortPlan:
-    """The port without the frontends that an older Service has; the rest is claimed."""
-    mine = []
-    for frontend in port.frontends:
-        claim = (port.family, frontend.address, port.protocol, frontend.port)
-        if claim not in claimed:
-            claimed.add(claim)
-            mine.append(frontend)
-    return port if len(mine) == len(port.frontends) else replace(port, frontends=tuple(mine))
+_Claim = tuple[Family, str, str, int]
+_Identity = tuple[str, str]
+
+
+def _owners(planned: dict[_Identity, tuple[ServicePortPlan, ...]]) -> dict[_Claim, _Identity]:
+    """Who has each address, protocol and port; cluster IPs first, lest an external IP takes what was allocated."""
+    owners: dict[_Claim, _Identity] = {}
+    for allocated in (True, False):
+        for identity, ports in planned.items():
+            for port in ports:
+                for frontend in port.frontends:
+                    if (frontend.kind is Kind.CLUSTER_IP) is allocated:
+                        owners.setdefault(_claim(port, frontend), identity)
+    return owners
+
+
+def _claim(port: ServicePortPlan, frontend: Frontend) -> _Claim:
+    return port.family, frontend.address, port.protocol, frontend.port
+
+
+def _owned(port: ServicePortPlan, identity: _Identity, owners: dict[_Claim, _Identity]) -> ServicePortPlan:
+    """The port without the frontends that another Service has."""
+    mine = tuple(each for each in port.frontends if owners[_claim(port, each)] == identity)
+    return port if len(mine) == len(port.frontends) else replace(port, frontends=mine)
 
 
 def plan_service(service: Service, slices: Iterable[EndpointSlice], settings: Settings) -> tuple[ServicePortPlan, ...]:
     """Decide one Service, given its own EndpointSlices; nothing for headless, ExternalName and opted-out ones."""
-    spec = service.spec
-    if spec.type == "ExternalName" or any(label in service.metadata.labels for label in OPT_OUT_LABELS):
+    if any(label in service.metadata.labels for label in OPT_OUT_LABELS):
         return ()
-    addresses = [spelled(ip) for ip in (spec.cluster_ips or [spec.cluster_ip or "None"]) if ip not in ("", "None")]
-    slices = tuple(slices)
+    spec, slices = service.spec, tuple(slices)
+    addresses = [spelled(ip) for ip in cluster_ips_of(spec)]
     return tuple(_plan_port(service, port, address, slices, settings) for port in spec.ports for address in addresses)
 
 
@@ -224,7 +245,7 @@ def _plan_port(
     protocol = (port.protocol or "TCP").lower()
     if port.port is None or protocol not in PROTOCOLS:
         raise UsageError(f"{meta.name}: a Service that was never validated")
-    family: Family = "ip6" if ":" in address else "ip"
+    family = family_of(address)
     notes = meta.annotations
     return ServicePortPlan(
         title=f"{meta.namespace}/{meta.name}:{port.name or port.port}",
@@ -245,7 +266,7 @@ def _frontends(
 ) -> Iterator[Frontend]:
     """Where clients reach a port in the family of `address`: its cluster IP, and from outside."""
     spec = service.spec
-    family: Family = "ip6" if ":" in address else "ip"
+    family = family_of(address)
     inner = Scope.LOCAL if spec.internal_traffic_policy == "Local" else Scope.CLUSTER
     yield Frontend(Kind.CLUSTER_IP, address, number, inner, Masquerade.OFF_CLUSTER)
     if spec.external_traffic_policy == "Local":
@@ -256,9 +277,8 @@ def _frontends(
     for external in of_family(map(spelled, spec.external_ips), family):
         if external not in seen:
             seen.add(external)
-            yield Frontend(
-                Kind.EXTERNAL_IP, external, number, outer, masquerade, announced=_announces(external, settings)
-            )
+            announced = settings.announces and answerable(external, settings)
+            yield Frontend(Kind.EXTERNAL_IP, external, number, outer, masquerade, announced=announced)
     if spec.type == "LoadBalancer":
         for ingress in service.status.load_balancer.ingress:
             if not ingress.ip or ingress.ip_mode == "Proxy":
@@ -267,15 +287,15 @@ def _frontends(
             if balanced not in seen and of_family([balanced], family):
                 seen.add(balanced)
                 ranges = source_ranges(spec.load_balancer_source_ranges, balanced, settings)
-                announced = _announces(balanced, settings)
+                announced = settings.announces and answerable(balanced, settings)
                 yield Frontend(Kind.LOAD_BALANCER, balanced, number, outer, masquerade, ranges, announced)
-    if port.node_port and spec.type in ("NodePort", "LoadBalancer"):
+    if port.node_port and has_node_ports(spec):
         yield Frontend(Kind.NODE_PORT, "", port.node_port, outer, masquerade)
 
 
-def _announces(address: str, settings: Settings) -> bool:
-    """True if nobody has the address but us: one of the node's own is for the node to answer."""
-    return settings.announces and address not in (*settings.addresses, *settings.node_port_addresses)
+def answerable(address: str, settings: Settings) -> bool:
+    """True if the node does not answer for the address already, as for those of its devices."""
+    return address not in (*settings.addresses, *settings.node_port_addresses)
 
 
 def source_ranges(texts: Iterable[str], address: str, settings: Settings) -> tuple[str, ...]:
@@ -285,7 +305,7 @@ def source_ranges(texts: Iterable[str], address: str, settings: Settings) -> tup
     node's own packets to it where the address is on a device (kube-proxy does the same).
     Adjacent and nested ranges are merged: a set with one range inside another refuses them or not, by their order.
     """
-    family: Family = "ip6" if ":" in address else "ip"
+    family = family_of(address)
     networks = [ip_network(text.strip(), strict=False) for text in texts]
     mine = [network for network in networks if (network.version == 6) == (family == "ip6")]
     if not mine:
@@ -299,13 +319,19 @@ def source_ranges(texts: Iterable[str], address: str, settings: Settings) -> tup
 def _affinity(service: Service) -> int:
     config = service.spec.session_affinity_config
     seconds = config.client_ip.timeout_seconds if config and config.client_ip else None
-    return 10800 if seconds is None else seconds
+    return AFFINITY_SECONDS if seconds is None else seconds
 
 
 def health_check(service: Service, ports: Iterable[ServicePortPlan]) -> HealthCheck | None:
-    """The health check that a LoadBalancer with policy Local has, None if it has none."""
+    """The health check that a LoadBalancer with policy Local has, None if it has none.
+
+    It counts addresses, as kube-proxy does: several ports of one endpoint are one endpoint.
+    """
     spec = service.spec
-    if spec.type != "LoadBalancer" or spec.external_traffic_policy != "Local" or not spec.health_check_node_port:
+    if not spec.health_check_node_port or not needs_health_check(spec):
         return None
-    ready = max((port.endpoints.local_ready for port in ports), default=0)
-    return HealthCheck(spec.health_check_node_port, service.metadata.namespace, service.metadata.name, ready)
+    ready: dict[Family, set[str]] = {family: set() for family in FAMILIES}
+    for port in ports:
+        ready[port.family] |= port.endpoints.local_ready
+    most = max(map(len, ready.values()))
+    return HealthCheck(spec.health_check_node_port, service.metadata.namespace, service.metadata.name, most)

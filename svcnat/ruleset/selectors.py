@@ -23,6 +23,7 @@ from svcnat.ruleset.nouns import (
     Is,
     Learned,
     OverLimit,
+    Return,
     Rule,
     Set,
     Update,
@@ -32,6 +33,7 @@ from svcnat.ruleset.plan import Settings
 # The hash of a client must not change when the rules are loaded again: without a seed, nft takes a random one.
 _SEED = "seed 0x2a"
 _DYNAMIC_SIZE = 65535  # clients; a full map lets traffic flow without affinity, and recovers
+_UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +162,15 @@ class Learner:
     """Remember where a client of a service port went, for ``seconds`` from its newest connection.
 
     Two memories: of all endpoints, and of this node's, for policy Local: an outsider who learned a remote endpoint
-    through the cluster IP must not be sent there, unmasqueraded, by the load balancer's.
+    through the cluster IP must not be sent there, unmasqueraded, by the load balancer's. ``only_local``: endpoints that
+    policy Local chooses and others do not, since they terminate or are meant for another zone.
     """
 
     ident: str
     protocol: str
     seconds: int
     local: bool
+    only_local: tuple[Backend, ...] = ()
 
     @property
     def name(self) -> str:
@@ -175,10 +179,11 @@ class Learner:
 
     def chains(self, family: Family, settings: Settings) -> Iterator[Chain]:  # noqa: ARG002 - every shape is asked
         """The chain itself."""
-        rules = list(self._rules(family, local=False))
-        if self.local:
-            rules += self._rules(family, local=True)
-        yield Chain(self.name, tuple(rules))
+        rules = list(self._rules(family, local=True)) if self.local else []
+        for address, port in self.only_local if self.local else ():
+            endpoint = Is(f"{family} daddr", address), Is(f"{self.protocol} dport", str(port))
+            rules.append(Rule(endpoint, Return(), comment="not for everyone"))
+        yield Chain(self.name, (*rules, *self._rules(family, local=False)))
 
     def sets(self, family: Family) -> Iterator[Set]:
         """The maps from client to endpoint."""
@@ -226,7 +231,11 @@ def affinity_maps(family: Family, ident: str, *, local: bool) -> tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """Refuse a client that is over its limits; others go on to ``inner``. 0 and None are no limit."""
+    """Refuse a client that is over its limits; others go on to ``inner``. 0 and None are no limit.
+
+    An element keeps the limit that it was made with, so every limit has a set of its own, and another limit begins with
+    an empty one.
+    """
 
     ident: str
     max_connections: int
@@ -243,11 +252,10 @@ class Limited:
         rules = []
         source = f"{family} saddr"
         if self.rate:
-            unit = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}[self.rate.seconds]
-            limit = f"limit rate over {self.rate.count}/{unit} burst {self.rate.count} packets"
+            limit = f"limit rate over {self.rate.count}/{_UNITS[self.rate.seconds]} burst {self.rate.count} packets"
             rules.append(
                 Rule(
-                    (OverLimit("update", f"rates-{self.ident}", source, limit),),
+                    (OverLimit("update", self._rates(self.rate), source, limit),),
                     Goto("refuse"),
                     comment="connection-rate",
                 )
@@ -255,7 +263,7 @@ class Limited:
         if self.max_connections:
             rules.append(
                 Rule(
-                    (OverLimit("add", f"connections-{self.ident}", source, f"ct count over {self.max_connections}"),),
+                    (OverLimit("add", self._connections, source, f"ct count over {self.max_connections}"),),
                     Goto("refuse"),
                     comment="max-connections",
                 )
@@ -268,7 +276,7 @@ class Limited:
         address = ADDRESS_TYPE[family]
         if self.rate:
             yield Set(
-                f"rates-{self.ident}",
+                self._rates(self.rate),
                 key=address,
                 fields=(address,),
                 size=_DYNAMIC_SIZE,
@@ -276,10 +284,15 @@ class Limited:
                 timeout=2 * self.rate.seconds,
             )
         if self.max_connections:
-            yield Set(
-                f"connections-{self.ident}", key=address, fields=(address,), size=_DYNAMIC_SIZE, flags=("dynamic",)
-            )
+            yield Set(self._connections, key=address, fields=(address,), size=_DYNAMIC_SIZE, flags=("dynamic",))
         yield from self.inner.sets(family)
+
+    def _rates(self, rate: Rate) -> str:
+        return f"rates-{self.ident}-{rate.count}-{_UNITS[rate.seconds]}"
+
+    @property
+    def _connections(self) -> str:
+        return f"connections-{self.ident}-{self.max_connections}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from svcnat.store.transaction import Transaction
 BUSY_SECONDS = 10.0
 """How long a command waits for another one's transaction."""
 
-
 _DAMAGED = "the state file is damaged; restore a backup, or move it away to start afresh"
 
 

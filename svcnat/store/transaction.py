@@ -23,7 +23,7 @@ from svcnat.controllers.revision import revise
 from svcnat.controllers.world import Change, by_place
 from svcnat.errors import ConflictError, NotFoundError
 from svcnat.model.defaults import with_defaults
-from svcnat.model.kinds import BY_NAME, from_document, to_document
+from svcnat.model.kinds import BY_NAME, from_document, kind_of, to_document
 from svcnat.model.objects import Namespace, ObjectMeta, Resource, Service
 from svcnat.store.snapshot import Snapshot
 
@@ -72,7 +72,7 @@ class Transaction(Snapshot):
         """
         resource = _resource(new)
         if self.get(type(resource), *by_place(resource)):
-            raise ConflictError(f"{named(resource)} already exists")
+            raise ConflictError(f"{_named(resource)} already exists")
         return Outcome(self.put(admit(self, resource, None)), "created")
 
     def apply(self, document: dict[str, Any]) -> Outcome:
@@ -122,7 +122,7 @@ class Transaction(Snapshot):
         """
         wanted = kind(metadata=ObjectMeta(namespace=namespace if BY_NAME[kind.__name__].namespaced else "", name=name))
         if kind is Namespace and name == "default":
-            raise ConflictError(f"{named(wanted)} is forbidden: this namespace may not be deleted")
+            raise ConflictError(f"{_named(wanted)} is forbidden: this namespace may not be deleted")
         if kind is Namespace and not self.get(kind, "", name) and name in self.namespaces():
             self._changes.append(Change(wanted, None))  # Nobody declared it, but it has objects.
             return Outcome(wanted, "deleted")
@@ -140,7 +140,7 @@ class Transaction(Snapshot):
         """
         live: Any = self._live(resource)
         if resource.metadata.uid not in ("", live.metadata.uid):
-            raise ConflictError(f"{named(resource)} was deleted and made anew: its uid is {live.metadata.uid}")
+            raise ConflictError(f"{_named(resource)} was deleted and made anew: its uid is {live.metadata.uid}")
         changed: Resource = replace(live, status=resource.status)  # type: ignore[attr-defined]
         # A load balancer's addresses are claims; a Pod's status, which is set most of all, is nobody else's business.
         stored = self.put(admit(self, changed, live) if isinstance(changed, Service) else with_defaults(changed))
@@ -172,7 +172,7 @@ class Transaction(Snapshot):
     def _live(self, resource: R) -> R:
         live = self.get(type(resource), *by_place(resource))
         if live is None:
-            raise NotFoundError(f"{named(resource)} not found")
+            raise NotFoundError(f"{_named(resource)} not found")
         return live
 
     # --- the writing half of a World -------------------------------------------------------------------------
@@ -293,11 +293,8 @@ class Transaction(Snapshot):
         return min(sorted(selector.items()), key=found_by)
 
 
-def named(resource: Resource) -> str:
-    """Return how kubectl's messages name an object: ``services "back-end"``, ``deployments.apps "web"``."""
-    kind = BY_NAME[type(resource).__name__]
-    group, slash, _ = kind.group_version.partition("/")
-    return f'{kind.plural}.{group} "{resource.metadata.name}"' if slash else f'{kind.plural} "{resource.metadata.name}"'
+def _named(resource: Resource) -> str:
+    return kind_of(resource).quote(resource.metadata.name)
 
 
 def _resource(new: Resource | dict[str, Any]) -> Resource:
@@ -307,7 +304,7 @@ def _resource(new: Resource | dict[str, Any]) -> Resource:
 def _check_version(wanted: Resource, live: Resource) -> None:
     if wanted.metadata.resource_version not in ("", live.metadata.resource_version):
         raise ConflictError(
-            f"Operation cannot be fulfilled on {named(live)}: the object has been modified; "
+            f"Operation cannot be fulfilled on {_named(live)}: the object has been modified; "
             "please apply your changes to the latest version and try again"
         )
 

@@ -159,9 +159,11 @@ def test_clean_deletes_the_stale_and_nobody_else(
     track(empty_netns, flows + many)
     doomed = {each for each in flows if each.protocol in protocols and stale(each, FRONTENDS, NODE_PORTS, NODE)}
     assert doomed
-    assert clean(conntrack, FRONTENDS, NODE_PORTS, NODE, protocols) == len(doomed)
+    frontends = {key: serving for key, serving in FRONTENDS.items() if key[2] in protocols}
+    node_ports = {key: serving for key, serving in NODE_PORTS.items() if key[1] in protocols}
+    assert clean(conntrack, frontends, node_ports, NODE) == len(doomed)
     assert left(conntrack) == {*flows, *many} - doomed
-    assert clean(conntrack, FRONTENDS, NODE_PORTS, NODE, protocols) == 0
+    assert clean(conntrack, frontends, node_ports, NODE) == 0
 
 
 @pytest.mark.packets
@@ -171,7 +173,7 @@ def test_clean_looks_at_the_frontends_given_only(conntrack: Conntrack, empty_net
     flows = crowd()
     track(empty_netns, flows)
     assert clean(conntrack, {}, {}, NODE) == 0
-    assert clean(conntrack, {("ip", "10.96.0.10", "tcp", 53): frozenset()}, {}, NODE) == 0
+    assert clean(conntrack, {("ip", "10.96.0.99", "tcp", 53): frozenset()}, {}, NODE) == 0
     assert left(conntrack) == set(flows)
     six = {("ip6", "fd96::10", "udp", 53): FRONTENDS["ip6", "fd96::10", "udp", 53]}
     assert clean(conntrack, six, {}, NODE) == 2

@@ -7,7 +7,6 @@ import subprocess
 import pytest
 
 from svcnat import api
-from svcnat.agent.follow import _frontend
 from svcnat.agent.settings import Host, node_port_addresses, settings_for
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
@@ -49,22 +48,6 @@ def test_unallocated_addresses_are_dropped_only_where_nobody_lives() -> None:
     assert settings_for(config, HOST, "n").drop_cidrs == ("fd00:10:96::/112",)
 
 
-@pytest.mark.parametrize(
-    ("name", "key", "frontend"),
-    [
-        ("frontends", ("10.96.0.1", "udp", 53), ("10.96.0.1", "udp", 53)),
-        ("nodeports", ("tcp", 30080), ("", "tcp", 30080)),
-        ("local-backends-udp", ("10.96.0.1", 53, 2), ("10.96.0.1", "udp", 53)),
-        ("nodeport-backends-sctp", (30080, 1), ("", "sctp", 30080)),
-        ("hairpins", ("10.0.0.1", "10.0.0.1"), None),
-        ("origins-udp", ("10.96.0.1", 53), None),
-    ],
-)
-def test_every_element_that_leads_to_an_endpoint_names_its_frontend(name, key, frontend) -> None:
-    """What changed says whose flows are looked at: cost follows the change."""
-    assert _frontend(name, key) == frontend
-
-
 NODE_PORT = """
 apiVersion: v1
 kind: Service
@@ -96,3 +79,13 @@ def test_node_ports_move_with_the_nodes_address(empty_netns) -> None:
     ip("addr", "add", "198.51.100.5/24", "dev", "eth0")
     ip("route", "add", "default", "via", "198.51.100.1")
     assert answering() == {"198.51.100.5"}
+
+
+def test_a_loopback_that_loses_its_guard_is_told(empty_netns) -> None:
+    """Without localhostNodePorts the guard goes, and the setting that it was for stays: somebody must know, once."""
+    subprocess.run(["ip", "-n", empty_netns, "link", "set", "lo", "up"], check=True)
+    on, off = Configuration(localhost_node_ports=True), Configuration()
+    assert not api.sync(api.load(text=NODE_PORT), empty_netns, config=on).warnings
+    (warning,) = api.sync(api.load(text=NODE_PORT), empty_netns, config=off).warnings
+    assert "route_localnet is 1" in warning
+    assert not api.sync(api.load(text=NODE_PORT), empty_netns, config=off).warnings

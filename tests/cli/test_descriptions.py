@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import pytest
 
 from svcnat.cli.descriptions import Context, describe
 from svcnat.cli.terminal import aligned
 from svcnat.model.kinds import from_document
-from svcnat.model.objects import EndpointSlice, Resource
+from svcnat.model.objects import Resource
 
+R = TypeVar("R", bound=Resource)
 CREATED = "2026-05-17T10:00:00Z"
 
 
-class Slices(list[EndpointSlice]):
-    """Slices that every service has."""
+class Objects(list[Resource]):
+    """Slices and pods that every service has."""
 
-    def labelled(self, kind: type[EndpointSlice], namespace: str, labels: Mapping[str, str]) -> Sequence[EndpointSlice]:
-        """All of them."""
-        return self
+    def labelled(self, kind: type[R], namespace: str, labels: Mapping[str, str]) -> Sequence[R]:
+        """All of a kind."""
+        return [each for each in self if isinstance(each, kind)]
 
 
 def made(kind: str, name: str, metadata: dict[str, Any] | None = None, **body: Any) -> Any:
@@ -27,10 +30,10 @@ def made(kind: str, name: str, metadata: dict[str, Any] | None = None, **body: A
 
 
 def shown(
-    resource: Resource, slices: Sequence[EndpointSlice] = (), connections: Mapping[tuple[str, int], int] | None = None
+    resource: Resource, others: Sequence[Resource] = (), connections: Mapping[tuple[str, int], int | None] | None = None
 ) -> str:
     """The description as printed."""
-    return "\n".join(aligned(describe(resource, Context(Slices(slices), connections)))) + "\n"
+    return "\n".join(aligned(describe(resource, Context(Objects(others), connections)))) + "\n"
 
 
 ENDPOINTS = [
@@ -159,6 +162,35 @@ def test_a_load_balancer() -> None:
         "Connections:                 <unknown>\n"
         "Events:                      <none>\n"
     )
+
+
+READY = {"phase": "Running", "podIP": "10.244.0.9", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+@pytest.mark.parametrize(
+    ("pods", "why"),
+    [
+        ([], "the selector matches no pod"),
+        ([{"phase": "Succeeded"}], "the selector matches no pod"),
+        ([{"podIP": "10.244.0.9"}], "the selector matches 1 pod, ready: none"),
+        ([{}, {}], "the selector matches 2 pods, ready: none"),
+        ([READY | {"podIP": ""}], "the selector matches 1 pod, with an address: none"),
+        ([READY, {}], "the selector matches 2 pods, with a port named http: none"),
+    ],
+)
+def test_no_endpoints_and_why(pods: list[dict[str, Any]], why: str) -> None:
+    """Below "<none>" stands what the pods lack."""
+    service = made("Service", "web", spec={"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]})
+    found = [made("Pod", f"p{index}", status=status) for index, status in enumerate(pods)]
+    lines = [line.split(maxsplit=1) for line in shown(service, found).splitlines()]
+    position = lines.index(["Endpoints:", "<none>"])
+    assert " ".join(lines[position + 1]) == why
+
+
+def test_connections_that_nobody_counts() -> None:
+    """Without counters it does not say 0."""
+    service = made("Service", "web", spec={"clusterIP": "10.96.0.9", "ports": [{"port": 80}]})
+    assert "  10.244.0.1:8080  not counted\n" in shown(service, (), {("10.244.0.1", 8080): None})
 
 
 def test_an_external_name_has_no_rules_to_describe() -> None:

@@ -105,7 +105,7 @@ def test_without_privilege_render_works_and_the_rest_says_so(here, tmp_path) -> 
 
 
 def test_start_up_imports_only_what_the_verb_needs(svcnat, here, tmp_path) -> None:
-    """Help imports no library; reading objects and making rules never import pyroute2."""
+    """Help imports no library, reading objects nothing that makes rules, and neither they nor rules pyroute2."""
     svcnat("create", *here, "-f", str(tmp_path / "good.yaml"))
     show = "\nfinally: print(*sorted(sys.modules), file=sys.stderr)"
 
@@ -116,7 +116,8 @@ def test_start_up_imports_only_what_the_verb_needs(svcnat, here, tmp_path) -> No
     assert not imported("--help") & {"msgspec", "yaml", "sqlite3", "pyroute2", "nftables", "asyncio"}
     reading = imported("get", "services", *here)
     assert "svcnat.store.sqlite" in reading
-    assert not reading & {"pyroute2", "nftables", "asyncio", "jsonpath_ng"}
+    assert not reading & {"pyroute2", "nftables", "asyncio", "jsonpath_ng", "difflib", "subprocess"}
+    assert not reading & {"svcnat.agent.follow", "svcnat.kernel.nftables", "svcnat.ruleset.plan"}
     assert not imported("sync", *here[4:], "--force", "-f", str(tmp_path / "good.yaml")) & {"pyroute2", "asyncio"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -190,7 +191,8 @@ def test_counters_and_provenance_can_be_asked_for_one_by_one(kernel) -> None:
     backends = rules["ip"].sets["backends-tcp"]
     asked = [("10.96.0.10", 80, 0), ("10.96.0.10", 80, 9)]
     assert kernel.counters("ip", backends, asked) == {("10.96.0.10", 80, 0): (0, 0)}
-    assert kernel.counters("ip", rules["ip"].sets["hairpins"], [("10.244.0.1", "10.244.0.1")]) == {}
+    hairpin = ("10.244.0.1", "10.244.0.1")
+    assert kernel.counters("ip", rules["ip"].sets["hairpins"], [hairpin]) == {hairpin: None}
     assert kernel.about("ip").startswith("svcnat layout 1, from manifests")
 
 
@@ -282,3 +284,37 @@ def test_messages_of_libnftables_are_classified_once(message, kind) -> None:
     error = libnftables.classified(message)
     assert type(error).__name__ == kind
     assert "\n" not in str(error)
+
+
+IN_A_USER_NAMESPACE = """
+from svcnat.agent.reconcile import reconcile
+from svcnat.kernel.nftables import Namespace
+from svcnat.ruleset.compile import compile_plan
+from svcnat.ruleset.plan import Settings, plan
+from tests.ruleset.build import service, slice_of
+
+def rules(count):
+    many = [service(f"s{n}", f"10.96.{n // 250}.{n % 250 + 1}") for n in range(count)]
+    slices = [slice_of(f"s{n}", *(f"10.{k}.{n // 250}.{n % 250 + 1}" for k in range(5))) for n in range(count)]
+    return compile_plan(plan(many, slices, Settings()))
+
+with Namespace() as kernel:
+    assert reconcile(kernel, rules(3000), dry_run=True).warnings
+    for count in (3000, 1000, 2000):
+        report = reconcile(kernel, rules(count))
+        assert report.change and report.warnings, count
+        assert not reconcile(kernel, rules(count)).change, count
+print("done")
+"""
+
+
+def test_what_may_not_be_sent_in_one_piece_is_sent_in_parts(empty_netns) -> None:
+    """In a user namespace wmem_max caps a transaction: it is split, said so, and the rules are right in the end."""
+    done = subprocess.run(
+        ["unshare", "-rn", sys.executable, "-c", IN_A_USER_NAMESPACE],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "done\n", done.stderr

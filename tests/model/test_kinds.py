@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from svcnat.model import kinds
+from svcnat.model.objects import Node, ObjectMeta
 from tests.model.build import COURSE, one
 
 
@@ -43,3 +44,11 @@ def test_documents() -> None:
     assert (document["apiVersion"], document["kind"]) == ("v1", "Service")
     assert kinds.from_document(document) == resource
     assert kinds.kind_of(resource).qualified == "service"
+
+
+def test_how_messages_name_objects() -> None:
+    """Errors as kubectl does, findings by kind and place; what has no namespace shows none."""
+    assert kinds.BY_NAME["Deployment"].quote("web") == 'deployments.apps "web"'
+    assert kinds.BY_NAME["Service"].quote("web") == 'services "web"'
+    assert kinds.subject(one(COURSE).resource) == "Service default/back-end"
+    assert kinds.subject(Node(metadata=ObjectMeta(name="node-1"))) == "Node node-1"

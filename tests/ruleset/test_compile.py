@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from svcnat.ruleset.compile import Assembly, compile_plan, compile_service, doubts
+from svcnat.ruleset.compile import Assembly, compile_plan, compile_service, doubts, frontend_of
 from svcnat.ruleset.diff import apply, diff, outline
 from svcnat.ruleset.endpoints import Endpoints, Pool
 from svcnat.ruleset.nftables import render
@@ -22,7 +23,7 @@ from svcnat.ruleset.plan import (
     plan,
     plan_service,
 )
-from tests.ruleset.build import service, slice_of
+from tests.ruleset.build import LEAVING, service, slice_of
 
 SETTINGS = Settings(cluster_cidrs=("10.244.0.0/16", "fd00:10:244::/56"))
 
@@ -181,3 +182,41 @@ def test_endpoints_are_counted_while_they_are_few(setting, endpoints, counted) -
     sets = compile_plan(Plan(known, {("default", "a"): (port,)}))["ip"].sets
     assert sets["backends-tcp"].counter == counted
     assert sets["frontends"].counter
+
+
+def test_elements_of_a_service_name_its_frontends() -> None:
+    """The names and keys are those that services really have."""
+    udp = service("a", "10.96.0.1", ports=((80, "UDP"),), type="NodePort", external_ips=["203.0.113.5"])
+    one = replace(udp, spec=replace(udp.spec, ports=[replace(udp.spec.ports[0], node_port=30080)]))
+    slices = [slice_of("a", "10.0.0.1", "10.0.0.2", ports=(("p80", 8080, "UDP"),))]
+    elements = compile_plan(plan([one], slices, SETTINGS))["ip"].elements
+    found = {name: {frontend_of(name, key) for key in keys} for name, keys in elements.items() if keys}
+    assert found["frontends"] == found["backends-udp"] == {("10.96.0.1", "udp", 80), ("203.0.113.5", "udp", 80)}
+    assert found["nodeports"] == found["nodeport-backends-udp"] == {("", "udp", 30080)}
+    assert found["hairpins"] == found["cluster-ips"] == found["origins-udp"] == {None}
+
+
+@pytest.mark.parametrize(("protocol", "ends"), [("UDP", True), ("TCP", False)])
+def test_endpoints_that_get_nothing_new_are_known_while_they_may_have_flows(protocol, ends) -> None:
+    """They are in no slot: only by leaving this set are they seen to go, and their UDP flows ended."""
+    piece = slice_of("a", "10.0.0.1", ("10.0.0.2", LEAVING), "10.0.0.3", ports=(("p80", 8080, protocol),))
+    piece = replace(piece, metadata=slice_of("a", weights='{"10.0.0.3": 0}').metadata)
+    one = service("a", "10.96.0.1", ports=((80, protocol),))
+    found = compile_plan(plan([one], [piece], SETTINGS))["ip"].elements["unchosen"]
+    assert set(found) == ({("10.0.0.2", "udp", 8080), ("10.0.0.3", "udp", 8080)} if ends else set())
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "frontend"),
+    [
+        ("frontends", ("10.96.0.1", "udp", 53), ("10.96.0.1", "udp", 53)),
+        ("nodeports", ("tcp", 30080), ("", "tcp", 30080)),
+        ("local-backends-udp", ("10.96.0.1", 53, 2), ("10.96.0.1", "udp", 53)),
+        ("nodeport-backends-sctp", (30080, 1), ("", "sctp", 30080)),
+        ("hairpins", ("10.0.0.1", "10.0.0.1"), None),
+        ("origins-udp", ("10.96.0.1", 53), None),
+    ],
+)
+def test_every_element_that_leads_to_an_endpoint_names_its_frontend(name, key, frontend) -> None:
+    """Whoever sees an element change knows whose flows to look at: cost follows the change."""
+    assert frontend_of(name, key) == frontend

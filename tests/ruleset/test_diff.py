@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from svcnat.ruleset.compile import compile_plan
 from svcnat.ruleset.diff import Outline, TableChange, apply, diff, forget, outline
-from svcnat.ruleset.nftables import render_change, render_cleanup, render_sweep
+from svcnat.ruleset.nftables import render_change, render_cleanup, render_parts, render_sweep
 from svcnat.ruleset.nouns import ChainSignature, Hook
 from svcnat.ruleset.plan import Settings, plan
 from tests.ruleset.build import service, slice_of
@@ -113,12 +113,18 @@ def test_what_clients_remember_of_an_endpoint_goes_with_it() -> None:
     have["ip"] = replace(have["ip"], elements={**have["ip"].elements, memory: four})
     have["ip6"] = replace(have["ip6"], elements={**have["ip6"].elements, **dict(zip(pair, six, strict=True))})
     change = diff(have, rules)
-    assert change["ip"].stale == {memory: {("192.0.2.2",): ("10.0.0.9", 8080)}}
-    assert change["ip6"].stale == {
+    assert change["ip"].forgotten == {memory: {("192.0.2.2",): ("10.0.0.9", 8080)}}
+    assert change["ip6"].forgotten == {
         pair[0]: {("fd02::2",): ("fd01::1",), ("fd02::3",): ("fd01::1",)},
         pair[1]: {("fd02::2",): (9090,)},
     }
     assert apply(change, rules) == rules
+    assert change["ip"].counts()["elements deleted"] == 1
+    # What expires in between would fail the transaction: it is added before it is deleted.
+    assert render_change({"ip": change["ip"]}).splitlines() == [
+        f"add element ip svcnat {memory} {{ 192.0.2.2 : 10.0.0.9 . 8080 }}",
+        f"delete element ip svcnat {memory} {{ 192.0.2.2 }}",
+    ]
 
 
 def test_a_set_is_remade_only_when_it_gets_tight() -> None:
@@ -155,5 +161,21 @@ def test_a_second_look_finds_only_memories() -> None:
     table = compile_plan(plan([affine], [slice_of("a", "10.0.0.1")], Settings()))["ip"]
     memory = table.learned[0].maps[0]
     late = forget({memory: {("192.0.2.1",): ("10.0.0.9", 8080)}}, table)
-    assert late == TableChange("ip", stale={memory: {("192.0.2.1",): ("10.0.0.9", 8080)}})
+    assert late == TableChange("ip", forgotten={memory: {("192.0.2.1",): ("10.0.0.9", 8080)}})
     assert forget({memory: {("192.0.2.1",): ("10.0.0.1", 8080)}}, table) is None
+
+
+def test_parts_are_structure_then_elements_then_dispatch() -> None:
+    """Where one transaction is too large: nothing points at what is not there yet, and no part is large."""
+    many = tuple(f"10.{n >> 8 & 255}.{n & 255}.1" for n in range(2500))
+    parts = list(render_parts(diff(outline(wanted("10.0.0.1")), wanted(*many))))
+    assert parts[0].startswith("add chain ip svcnat tcp-random-2500")
+    assert "element" not in parts[0]
+    assert "element ip svcnat frontends" in parts[-1]
+    assert all("element ip svcnat frontends" not in part for part in parts[:-1])
+    assert max(part.count(" . 80 . ") for part in parts) <= 2000  # a changed slot is deleted and added
+    assert sum(part.count(" : 10.") for part in parts) == 2499  # slot 0 has the same endpoint
+    assert list(render_parts({"ip": TableChange("ip", sweep=("x",))})) == []
+    clients = {(f"192.0.{n >> 8}.{n & 255}",): ("10.0.0.9", 8080) for n in range(1200)}
+    _, *parts = render_parts({"ip": TableChange("ip", forgotten={"affinity-x": clients})})
+    assert [part.count("192.0.") for part in parts] == [1000, 1000, 400]  # each is added and deleted

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from svcnat.model.objects import (
     Endpoint,
+    EndpointConditions,
     EndpointHints,
     EndpointSlice,
     EndpointSlicePort,
@@ -51,6 +52,12 @@ def test_terminating_endpoints_serve_only_when_nobody_is_ready(conditions, used)
     assert cluster(slice_of("web", ("10.0.0.1", conditions), "10.0.0.2")) == ["10.0.0.2"]
 
 
+def test_conditions_that_nobody_set_mean_serving() -> None:
+    """The API's default, for whoever terminates: ``serving`` left out is true, whatever ``ready`` says."""
+    leaving = EndpointConditions(ready=False, terminating=True)
+    assert cluster(slice_of("web", ("10.0.0.1", leaving))) == ["10.0.0.1"]
+
+
 def test_flows_may_go_on_to_endpoints_that_serve() -> None:
     """Terminating and drained endpoints keep the flows that they have."""
     piece = slice_of("web", ("10.0.0.1", LEAVING), ("10.0.0.2", DEAD), "10.0.0.3", weights='{"10.0.0.3": 0}')
@@ -64,7 +71,7 @@ def test_local_endpoints_have_a_fallback_of_their_own() -> None:
     here = slice_of("web", ("10.0.0.1", LEAVING), node="node-1")
     there = slice_of("web", "10.0.0.2", node="node-2")
     found = categorize(PORT, [here, there], "ip", node="node-1", zone="")
-    assert (found.local.backends, found.local_ready) == ((("10.0.0.1", 8080),), 0)
+    assert (found.local.backends, found.local_ready) == ((("10.0.0.1", 8080),), frozenset())
     assert found.cluster.backends == (("10.0.0.2", 8080),)
 
 
@@ -108,6 +115,13 @@ def test_incomplete_hints_are_ignored() -> None:
     """One endpoint without a hint: the hints are not finished, and cannot be relied on."""
     piece = hinted(("10.0.0.1", [], ["east"]), ("10.0.0.2", [], []))
     assert cluster(piece, zone="east") == ["10.0.0.1", "10.0.0.2"]
+
+
+def test_hints_lead_to_no_drained_endpoint() -> None:
+    """A zone whose endpoints are all drained has none: the others serve it, instead of nobody."""
+    piece = hinted(("10.0.0.1", [], ["east"]), ("10.0.0.2", [], ["west"]))
+    drained = replace(piece, metadata=slice_of("web", weights='{"10.0.0.1": 0}').metadata)
+    assert cluster(drained, zone="east") == ["10.0.0.2"]
 
 
 def test_hints_do_not_apply_to_the_fallback() -> None:

@@ -172,6 +172,16 @@ def test_the_older_of_two_services_keeps_an_address() -> None:
     assert kept == {"old": ["10.96.0.11", "198.51.100.1"], "young": ["10.96.0.10", ""]}
 
 
+def test_nobody_takes_a_cluster_ip_by_naming_it() -> None:
+    """Cluster IPs are allocated: an older Service with an external IP like that does not get what is sent there."""
+    old = service("old", "10.96.0.11", external_ips=["10.96.0.10"])
+    young = service("young", "10.96.0.10")
+    young = replace(young, metadata=replace(young.metadata, creation_timestamp="2026-01-01T00:00:00Z"))
+    planned = plan([old, young], [], HERE).services
+    kept = {name: [one.address for one in ports[0].frontends] for (_, name), ports in planned.items()}
+    assert kept == {"old": ["10.96.0.11"], "young": ["10.96.0.10"]}
+
+
 def test_annotations_and_affinity_become_facts() -> None:
     """svcnat.io annotations and ClientIP affinity, with the API's default timeout."""
     one = service("web", "10.96.0.10", session_affinity="ClientIP")
@@ -202,6 +212,22 @@ def test_health_checks_count_this_nodes_ready_endpoints() -> None:
     pieces = [slice_of("web", "10.0.0.1", "10.0.0.2", node="node-1"), slice_of("web", "10.0.0.3", node="node-2")]
     assert plan([one], pieces, HERE).health_checks == (HealthCheck(31000, "default", "web", 2),)
     assert plan([exposed("NodePort", external_traffic_policy="Local")], pieces, HERE).health_checks == ()
+    drained = slice_of("web", "10.0.0.1", "10.0.0.2", node="node-1", weights='{"10.0.0.1": 0, "10.0.0.2": 0}')
+    assert plan([one], [drained], HERE).health_checks == (HealthCheck(31000, "default", "web", 0),)
+    other = replace(one, metadata=replace(one.metadata, labels={"service.kubernetes.io/service-proxy-name": "other"}))
+    assert plan([other], pieces, HERE).health_checks == ()
+
+
+def test_health_checks_count_endpoints_not_their_ports() -> None:
+    """As kube-proxy: pods that have only one of two named ports are two, a pod with both is one."""
+    one = exposed("LoadBalancer", external_traffic_policy="Local", health_check_node_port=31000)
+    ports = [replace(one.spec.ports[0], name=name, port=number) for name, number in (("a", 80), ("b", 81))]
+    one = replace(one, spec=replace(one.spec, ports=ports))
+    pieces = [
+        slice_of("web", "10.0.0.1", "10.0.0.2", node="node-1", ports=(("a", 8080, "TCP"),)),
+        slice_of("web", "10.0.0.2", "10.0.0.3", node="node-1", ports=(("b", 9090, "TCP"),)),
+    ]
+    assert plan([one], pieces, HERE).health_checks == (HealthCheck(31000, "default", "web", 3),)
 
 
 def test_a_port_that_is_not_named_is_matched_by_an_empty_name() -> None:

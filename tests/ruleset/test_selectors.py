@@ -9,7 +9,7 @@ from svcnat.model.objects import Service
 from svcnat.ruleset.compile import Assembly, backend_keys, compile_plan, compile_service
 from svcnat.ruleset.nouns import Table
 from svcnat.ruleset.plan import Settings, plan, plan_service
-from tests.ruleset.build import service, slice_of
+from tests.ruleset.build import LEAVING, service, slice_of
 
 SETTINGS = Settings(node_name="node-1", cluster_cidrs=("10.244.0.0/16",))
 
@@ -64,6 +64,49 @@ def test_each_limit_alone_and_both() -> None:
         "rates",
         "connections",
     }
+
+
+def test_another_limit_begins_anew() -> None:
+    """An element keeps the limit that it was made with: known clients would never get the new one."""
+
+    def dynamic(**notes: str) -> set[str]:
+        return {name for name, declared in table(annotated(**notes)).sets.items() if declared.dynamic}
+
+    limits = [dynamic(connection_rate=rate) for rate in ("5/minute", "6/minute", "5/hour")]
+    limits += [dynamic(max_connections=most) for most in ("5", "6")]
+    assert len(set().union(*limits)) == 5
+
+
+def test_nobody_is_counted_twice() -> None:
+    """With policy Local, pods and the node go through a second chain of the same service port: without limits."""
+    one = annotated(connection_rate="5/minute", max_connections="20")
+    one = replace(one, spec=replace(one.spec, external_traffic_policy="Local", external_ips=["198.51.100.1"]))
+    made = table(one)
+    key = ("198.51.100.1", "tcp", 80)
+    assert made.elements["frontends"][key].chain.startswith("limited-")
+    assert made.elements["inside-frontends"][key].chain == "tcp-random-2"
+
+
+def test_services_without_a_choice_share_a_chain_whatever_their_scheduler() -> None:
+    """Policy Local and no endpoint here: the chain that drops is the same for all."""
+    spec = {"external_traffic_policy": "Local", "external_ips": ["198.51.100.1"]}
+    one, two = (annotated(name, scheduler=how) for name, how in (("web", "maglev"), ("api", "random")))
+    one = replace(one, spec=replace(one.spec, **spec))
+    two = replace(two, spec=replace(two.spec, cluster_ips=["10.96.0.11"], **{**spec, "external_ips": ["198.51.100.2"]}))
+    slices = [slice_of(name, "10.0.0.1", node="node-2") for name in ("web", "api")]
+    frontends = compile_plan(plan([one, two], slices, SETTINGS))["ip"].elements["frontends"]
+    assert {frontends[ip, "tcp", 80].chain for ip in ("198.51.100.1", "198.51.100.2")} == {"tcp-local-0"}
+
+
+def test_not_everyone_remembers_what_only_policy_local_chooses() -> None:
+    """An endpoint that terminates serves this node's outsiders, alone; through the cluster IP, others are better."""
+    one = service("web", "10.96.0.10", session_affinity="ClientIP", internal_traffic_policy="Local")
+    pieces = [slice_of("web", ("10.0.0.1", LEAVING), node="node-1"), slice_of("web", "10.0.0.2", node="node-2")]
+    made = compile_plan(plan([one], pieces, SETTINGS))["ip"]
+    near, excluded, everyone = rules(made, "learn-")
+    assert "local-endpoints update @local-affinity-" in near
+    assert excluded == "ip daddr 10.0.0.1 tcp dport 8080 return"
+    assert " update @affinity-" in everyone
 
 
 @pytest.mark.parametrize(("family", "maps"), [("ip", 1), ("ip6", 2)])

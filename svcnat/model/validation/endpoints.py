@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from svcnat.model.addresses import canonical, family
+from svcnat.model.addresses import canonical, family_name
 from svcnat.model.objects import Endpoint, EndpointAddress, Endpoints, EndpointSlice, EndpointSlicePort
 from svcnat.model.validation.addresses import check_endpoint
 from svcnat.model.validation.metadata import check_metadata
@@ -80,7 +80,7 @@ def _check_address(address: str, kind: str, path: str) -> list[Problem]:
         if not problems and "." not in address.removesuffix("."):
             problems.append(invalid(path, address, "should be a domain with at least two segments separated by dots"))
         return problems
-    if kind in ("IPv4", "IPv6") and (canonical(address) is None or f"IPv{family(address)}" != kind):
+    if kind in ("IPv4", "IPv6") and (canonical(address) is None or family_name(address) != kind):
         return [invalid(path, address, f"must be a valid {kind} address")]
     return check_endpoint(path, address) if kind in ("IPv4", "IPv6") else []
 

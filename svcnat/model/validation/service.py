@@ -6,8 +6,9 @@ node port is in its range, and free, is for the controllers to say.
 
 from __future__ import annotations
 
-from svcnat.model.addresses import canonical, family
+from svcnat.model.addresses import canonical, family_name
 from svcnat.model.objects import Service, ServicePort, ServiceSpec
+from svcnat.model.services import HEADLESS, is_exposed, needs_health_check
 from svcnat.model.validation.addresses import check_address, check_endpoint, check_network, check_pair
 from svcnat.model.validation.metadata import check_metadata
 from svcnat.model.validation.names import (
@@ -37,7 +38,7 @@ def check_service(service: Service) -> list[Problem]:
     spec = service.spec
     problems = check_metadata(service.metadata, "Service", dns_1035_label)
     problems += check_choice("spec.type", spec.type, TYPES)
-    if not spec.ports and spec.type != "ExternalName" and spec.cluster_ip != "None":
+    if not spec.ports and spec.type != "ExternalName" and spec.cluster_ip != HEADLESS:
         problems.append(required("spec.ports"))
     problems += _check_ports(spec)
     problems += check_labels("spec.selector", spec.selector)
@@ -111,7 +112,7 @@ def _check_cluster_ips(spec: ServiceSpec) -> list[Problem]:
         problems.append(invalid(path, ", ".join(addresses), "must be empty when `clusterIP` is not specified"))
     elif addresses[0] != spec.cluster_ip:
         problems.append(invalid(path, ", ".join(addresses), "first value must match `clusterIP`"))
-    if "None" in addresses:
+    if HEADLESS in addresses:
         if len(addresses) > 1:
             problems.append(invalid(path, ", ".join(addresses), "'None' must be the first and only value"))
         if spec.type != "ClusterIP":
@@ -126,7 +127,7 @@ def _check_cluster_ips(spec: ServiceSpec) -> list[Problem]:
         return problems + [invalid(name or f"{path}[{index}]", addresses[index], text) for index in bad]
     problems += check_pair(path, addresses)
     for index, (address, wanted) in enumerate(zip(addresses, spec.ip_families, strict=False)):
-        if wanted in ("IPv4", "IPv6") and wanted != f"IPv{family(address)}":
+        if wanted in ("IPv4", "IPv6") and wanted != family_name(address):
             text = f"expected an {wanted} value as indicated by `ipFamilies[{index}]`"
             problems.append(invalid(f"{path}[{index}]", address, text))
     if len(addresses) > 1 and spec.ip_family_policy in (None, "SingleStack"):
@@ -164,16 +165,15 @@ def _check_affinity(spec: ServiceSpec) -> list[Problem]:
 def _check_traffic(spec: ServiceSpec) -> list[Problem]:
     problems = check_choice("spec.internalTrafficPolicy", spec.internal_traffic_policy, ("Cluster", "Local"))
     problems += check_choice("spec.trafficDistribution", spec.traffic_distribution, DISTRIBUTIONS)
-    exposed = spec.type in ("NodePort", "LoadBalancer") or (spec.type == "ClusterIP" and spec.external_ips)
     path, policy = "spec.externalTrafficPolicy", spec.external_traffic_policy
-    if policy and not exposed:
+    if policy and not is_exposed(spec):
         problems.append(invalid(path, policy, "may only be set for externally-accessible services"))
     else:
         problems += check_choice(path, policy, ("Cluster", "Local"))
     path, port = "spec.healthCheckNodePort", spec.health_check_node_port
     if port:
         problems += check_port(path, port)
-        if (spec.type, policy) != ("LoadBalancer", "Local"):
+        if not needs_health_check(spec):
             text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
             problems.append(invalid(path, port, text))
     return problems

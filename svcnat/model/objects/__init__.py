@@ -1,0 +1,113 @@
+"""The Kubernetes objects that svcnat reads and writes, field for field.
+
+Sources: the Kubernetes API reference, core/v1, discovery.k8s.io/v1 and apps/v1. Python names are the API's in snake
+case. Every known field is here, so that an object survives a round trip; what svcnat has no use for is ``Any``. A
+field that nobody set is None (or empty), never its default: :mod:`svcnat.model.defaults` fills those in.
+Nothing here validates: :mod:`svcnat.model.validation` does. Values that are frozen and hold no cycle need no
+garbage collector (``gc=False``): with 30,000 EndpointSlices in memory it would take most of the time.
+"""
+
+from svcnat.model.objects.cluster import (
+    Namespace,
+    NamespaceSpec,
+    NamespaceStatus,
+    Node,
+    NodeAddress,
+    NodeSpec,
+    NodeStatus,
+    NodeSystemInfo,
+)
+from svcnat.model.objects.endpoints import (
+    Endpoint,
+    EndpointAddress,
+    EndpointConditions,
+    EndpointHints,
+    Endpoints,
+    EndpointSlice,
+    EndpointSlicePort,
+    EndpointSubset,
+    Hint,
+)
+from svcnat.model.objects.metadata import Condition, Labels, ObjectMeta, ObjectReference, OwnerReference, Resource
+from svcnat.model.objects.service import (
+    ClientIPConfig,
+    LoadBalancerIngress,
+    LoadBalancerStatus,
+    PortStatus,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    ServiceStatus,
+    SessionAffinityConfig,
+)
+from svcnat.model.objects.workloads import (
+    Container,
+    ContainerPort,
+    ContainerState,
+    ContainerStateDetail,
+    ContainerStatus,
+    Deployment,
+    DeploymentSpec,
+    DeploymentStatus,
+    EnvVar,
+    LabelSelector,
+    Pod,
+    PodIP,
+    PodReadinessGate,
+    PodSpec,
+    PodStatus,
+    PodTemplateSpec,
+    SelectorRequirement,
+)
+
+__all__ = [
+    "Labels",
+    "OwnerReference",
+    "ObjectMeta",
+    "ObjectReference",
+    "Condition",
+    "Resource",
+    "ServicePort",
+    "ClientIPConfig",
+    "SessionAffinityConfig",
+    "ServiceSpec",
+    "PortStatus",
+    "LoadBalancerIngress",
+    "LoadBalancerStatus",
+    "ServiceStatus",
+    "Service",
+    "EndpointConditions",
+    "Hint",
+    "EndpointHints",
+    "Endpoint",
+    "EndpointSlicePort",
+    "EndpointSlice",
+    "EndpointAddress",
+    "EndpointSubset",
+    "Endpoints",
+    "ContainerPort",
+    "EnvVar",
+    "Container",
+    "PodReadinessGate",
+    "PodSpec",
+    "PodIP",
+    "ContainerStateDetail",
+    "ContainerState",
+    "ContainerStatus",
+    "PodStatus",
+    "Pod",
+    "PodTemplateSpec",
+    "SelectorRequirement",
+    "LabelSelector",
+    "DeploymentSpec",
+    "DeploymentStatus",
+    "Deployment",
+    "NodeAddress",
+    "NodeSpec",
+    "NodeSystemInfo",
+    "NodeStatus",
+    "Node",
+    "NamespaceSpec",
+    "NamespaceStatus",
+    "Namespace",
+]

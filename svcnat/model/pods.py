@@ -1,0 +1,21 @@
+"""What a Pod's status says, for whoever sends traffic to it or shows it."""
+
+from __future__ import annotations
+
+from svcnat.model.objects import Pod
+
+
+def is_ready(pod: Pod) -> bool:
+    """Tell whether a Pod's Ready condition is True; a Pod without conditions is not ready."""
+    return any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions)
+
+
+def has_ended(pod: Pod) -> bool:
+    """Tell whether a Pod has done its work, or failed: it never comes back."""
+    return pod.status.phase in ("Succeeded", "Failed")
+
+
+def addresses_of(pod: Pod) -> list[str]:
+    """Return a Pod's addresses as written, the first family first."""
+    status = pod.status
+    return [each.ip for each in status.pod_ips] or ([status.pod_ip] if status.pod_ip else [])
