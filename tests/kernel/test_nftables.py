@@ -299,12 +299,13 @@ def rules(count):
     return compile_plan(plan(many, slices, Settings()))
 
 with Namespace() as kernel:
-    assert reconcile(kernel, rules(3000), dry_run=True).warnings
+    said = [bool(reconcile(kernel, rules(3000), dry_run=True).warnings)]
     for count in (3000, 1000, 2000):
         report = reconcile(kernel, rules(count))
-        assert report.change and report.warnings, count
+        assert report.change, count
+        said.append(bool(report.warnings))
         assert not reconcile(kernel, rules(count)).change, count
-print("done")
+print(*said)
 """
 
 
@@ -317,4 +318,5 @@ def test_what_may_not_be_sent_in_one_piece_is_sent_in_parts(empty_netns) -> None
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    assert done.stdout == "done\n", done.stderr
+    # Newer libnftables send less at once, and may not need it.
+    assert done.stdout in ("True True True True\n", "False False False False\n"), (done.stdout, done.stderr)
