@@ -22,7 +22,7 @@ from svcnat.ruleset.endpoints import Family
 # Message types of the conntrack subsystem (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*).
 GET, DELETE, GET_STATISTICS = (0x100 | n for n in (1, 2, 5))
 
-_ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25  # CTA_*
+_ORIGINAL, _ID, _ZONE, _FILTER = 1, 12, 18, 25  # CTA_*
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
 _IP_KINDS = {"ip": (1, 2), "ip6": (3, 4)}  # CTA_IP_V4_SRC, _DST; CTA_IP_V6_SRC, _DST
 _PROTO_NUMBER, _PROTO_PORTS = 1, (2, 3)  # CTA_PROTO_NUM; CTA_PROTO_SRC_PORT, _DST_PORT
@@ -94,7 +94,6 @@ class Conntrack:
         """
         with netns.entered(name_or_path):
             self._connection = Connection(NETFILTER, "connection tracking")
-        self._filtered_delete = True
         try:
             self.count()  # the first question tells whether we may ask at all
         except BaseException:
@@ -174,25 +173,6 @@ class Conntrack:
             raise self._connection.refusal(number)
         return results.count(0)
 
-    def delete_between(self, protocol: str, frontend: tuple[str, int], endpoint: tuple[str, int]) -> None:
-        """Delete the flows to `frontend` that were translated to `endpoint`, both (address, port).
-
-        One message that passes over the table once, where the kernel can do it: IPv4, tcp and udp, Linux 6.11.
-        """
-        family: Family = "ip6" if ":" in frontend[0] else "ip"
-        # The kernel compares no ports of sctp, and gets IPv6 addresses wrong.
-        if self._filtered_delete and family == "ip" and protocol != "sctp":
-            wanted = _NFGENMSG.pack(_AF[family], 0, 0) + _translated(protocol, frontend, endpoint)
-            (number,) = self._connection.batch(DELETE, [wanted])
-            if number == 0:
-                return
-            # An older kernel sees a tuple to delete, an incomplete one: it refuses, and deletes nothing.
-            if number not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise self._connection.refusal(number)
-            self._filtered_delete = False
-        found = self.flows(family, protocol, destination=frontend[0], port=frontend[1])
-        self.delete([flow for flow in found if (flow.reply_source, flow.reply_source_port) == endpoint])
-
 
 def _zone_and_id(answer: memoryview, plain: int, reply: int, position: int) -> tuple[int, int]:
     """The zone of the first direction, and CTA_ID; what follows the two tuples starts at `position`."""
@@ -227,17 +207,6 @@ def _matching(family: Family, protocol: str, destination: bytes | None, port: in
     addresses = None, destination if family == "ip" else None
     ports = None, port
     return _tuple(_ORIGINAL, family, protocol, addresses, ports) + nest(_FILTER, _flags(1, addresses, ports))
-
-
-def _translated(protocol: str, frontend: tuple[str, int], endpoint: tuple[str, int]) -> bytes:
-    """The attributes of the IPv4 flows from a frontend to an endpoint."""
-    to_frontend = (None, socket.inet_pton(socket.AF_INET, frontend[0])), (None, frontend[1])
-    from_endpoint = (socket.inet_pton(socket.AF_INET, endpoint[0]), None), (endpoint[1], None)
-    return (
-        _tuple(_ORIGINAL, "ip", protocol, *to_frontend)
-        + _tuple(_REPLY, "ip", protocol, *from_endpoint)
-        + nest(_FILTER, _flags(1, *to_frontend), _flags(2, *from_endpoint))
-    )
 
 
 def _tuple(kind: int, family: Family, protocol: str, addresses: _Pair[bytes], ports: _Pair[int]) -> bytes:
