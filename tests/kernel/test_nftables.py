@@ -250,6 +250,8 @@ def test_one_writer_at_a_time(make_netns) -> None:
 
 def test_who_squats_on_the_lock_is_named(make_netns) -> None:
     """Anybody may bind the name: who cannot be svcnat is told from who can, and to be ended, not waited for."""
+    if Path("/proc/self/uid_map").read_text().split()[2] == "1":
+        pytest.skip("this user namespace has no second user to become")
     here = make_netns()
     program = (
         "import os, socket; os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534); "
