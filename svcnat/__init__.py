@@ -8,35 +8,17 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = (
-    "DEFAULT_CONFIG",
-    "DEFAULT_STATE",
-    "Changed",
-    "Cleaned",
-    "Cluster",
-    "Host",
-    "Lab",
-    "Report",
-    "Target",
-    "Wanted",
-    "cleanup",
-    "compile_ruleset",
-    "configuration",
-    "load",
-    "load_lab",
-    "render",
-    "sync",
-)
-__all__ = [*_API]
-
 
 def __getattr__(name: str) -> Any:
-    if name in _API:
-        from svcnat import api
+    from importlib import import_module
 
+    api = import_module("svcnat.api")
+    if name == "__all__" or name in api.__all__:
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_API])
+    from importlib import import_module
+
+    return sorted({*globals(), *import_module("svcnat.api").__all__})

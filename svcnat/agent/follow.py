@@ -6,7 +6,6 @@ beside them comes after they guard it; flows are cleaned last, when no new one c
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -63,8 +62,10 @@ def follow(netns: str | None, objects: Objects, config: Configuration, *, dry_ru
         warnings = [*report.warnings, *doubts(plan), *prepare(netns, plan, config)]
         if any(GUARD in part.sweep for part in report.change.values()):
             warnings += unguard(netns)
-        with contextlib.suppress(KernelError):  # a kernel that cannot do it keeps the flows until they expire
+        try:
             _clean(netns, plan, report.change)
+        except KernelError as error:
+            warnings.append(f"flows that nobody serves any more stay until they expire: {error}")
         return Report(report.change, report.generation, tuple(warnings))
 
 
