@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from svcnat.api.configured import configuration, node_name, service_ranges
-from svcnat.api.located import located
+from svcnat.model.located import located
 from svcnat.controllers.claims import asks
 from svcnat.errors import Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
 from svcnat.model.configuration import Configuration

@@ -12,7 +12,7 @@ from svcnat.agent.host import unprepare
 from svcnat.agent.reconcile import Report
 from svcnat.agent.settings import Host, settings_for
 from svcnat.api.configured import node_name, service_ranges
-from svcnat.api.located import located
+from svcnat.model.located import located
 from svcnat.controllers.react import settled
 from svcnat.kernel import lock
 from svcnat.kernel.nftables import Namespace

@@ -18,7 +18,14 @@ from svcnat.controllers.merge import LAST_APPLIED
 from svcnat.controllers.naming import fresh_name
 from svcnat.controllers.world import World, by_place
 from svcnat.model.addresses import canonical, family_name
-from svcnat.model.extensions import WEIGHT, WEIGHTS, parse_weight, parse_weights
+from svcnat.model.extensions import (
+    PROBE_RESULTS,
+    WEIGHT,
+    WEIGHTS,
+    parse_probe_results,
+    parse_weight,
+    parse_weights,
+)
 from svcnat.model.kinds import kind_of
 from svcnat.model.labels import HEADLESS_LABEL, MANAGER_LABEL, SERVICE_LABEL, SKIP_MIRROR_LABEL, ZONE_LABEL
 from svcnat.model.objects import (
@@ -49,19 +56,26 @@ MANAGERS = (FROM_PODS, FROM_ENDPOINTS)
 MOST_ENDPOINTS = 100
 """In one slice: kube-controller-manager's ``--max-endpoints-per-slice``."""
 
+_BY_ADDRESS = (WEIGHTS, PROBE_RESULTS)
+"""Annotations that speak of addresses: a slice has those of its own."""
+
 Group = tuple[str, tuple[EndpointSlicePort, ...]]
 """Endpoints that can share a slice: address type and ports."""
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """The slices that one manager wants for a Service: whose they are, their endpoints, and weights by address."""
+    """The slices that one manager wants for a Service: whose they are, their endpoints, and what is said by address.
+
+    That is their weights, and what probes of an Endpoints object's addresses found out.
+    """
 
     owner: Resource | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     groups: dict[Group, dict[tuple[str, str], Endpoint]] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
+    results: dict[str, bool] = field(default_factory=dict)
 
     def add(self, group: Group, endpoint: Endpoint) -> None:
         self.groups.setdefault(group, {}).setdefault(_identity(endpoint), endpoint)
@@ -175,8 +189,9 @@ def _target(port: ServicePort, pod: Pod) -> int | None:
 def _of_endpoints(endpoints: Endpoints) -> _Wanted:
     labels = {**endpoints.metadata.labels, SERVICE_LABEL: endpoints.metadata.name}
     given = endpoints.metadata.annotations
-    annotations = {key: text for key, text in given.items() if key not in (LAST_APPLIED, WEIGHTS)}
-    wanted = _Wanted(endpoints, labels, annotations, weights=parse_weights(given.get(WEIGHTS, "{}")))
+    annotations = {key: text for key, text in given.items() if key not in (LAST_APPLIED, *_BY_ADDRESS)}
+    weights, results = parse_weights(given.get(WEIGHTS, "{}")), parse_probe_results(given.get(PROBE_RESULTS, "{}"))
+    wanted = _Wanted(endpoints, labels, annotations, weights=weights, results=results)
     for ready in (True, False):  # The first mention of an address counts.
         for subset in endpoints.subsets:
             for address in subset.addresses if ready else subset.not_ready_addresses:
@@ -251,17 +266,20 @@ def _metadata(manager: str, wanted: _Wanted, old: EndpointSlice | None, endpoint
         block_owner_deletion=True,
     )
     meta = old.metadata if old else ObjectMeta(namespace=namespace)
-    kept = {key: text for key, text in meta.annotations.items() if key != WEIGHTS}
+    kept = {key: text for key, text in meta.annotations.items() if key not in _BY_ADDRESS}
     return replace(
         meta,
         labels={**wanted.labels, MANAGER_LABEL: manager},
-        annotations={**kept, **wanted.annotations, **_weights(wanted, endpoints)},
+        annotations={**kept, **wanted.annotations, **_by_address(wanted, endpoints)},
         owner_references=[reference],
     )
 
 
-def _weights(wanted: _Wanted, endpoints: Iterable[Endpoint]) -> dict[str, str]:
-    """Return the annotation with the weights of these endpoints; those of weight 1 are not mentioned."""
+def _by_address(wanted: _Wanted, endpoints: Iterable[Endpoint]) -> dict[str, str]:
+    """Return the annotations about these endpoints' addresses; weights of 1 and good results are not mentioned."""
     addresses = {canonical(each.addresses[0]) or each.addresses[0] for each in endpoints}
-    weights = {ip: wanted.weights[ip] for ip in addresses if wanted.weights.get(ip, 1) != 1}
-    return {WEIGHTS: json.dumps(weights, sort_keys=True)} if weights else {}
+    said = {
+        WEIGHTS: {ip: wanted.weights[ip] for ip in addresses if wanted.weights.get(ip, 1) != 1},
+        PROBE_RESULTS: {ip: False for ip in addresses if not wanted.results.get(ip, True)},
+    }
+    return {key: json.dumps(values, sort_keys=True) for key, values in said.items() if values}

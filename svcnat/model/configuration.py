@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,18 @@ from svcnat.model.validation.problems import Problem, duplicate, invalid, requir
 API_VERSION = "svcnat.io/v1alpha1"
 SERVICE_RANGES = "10.96.0.0/12,fd00:10:96::/112"
 SWITCHES = ("auto", "on", "off")
+METRICS_PORT, HEALTHZ_PORT = 10249, 10256  # kube-proxy's
 _DEVICE_NAME_MAX = 15  # bytes: IFNAMSIZ - 1 (Linux, dev_valid_name)
+
+
+class Bind(NamedTuple):
+    """Where something is served: an address, as canonical text, and a port."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if family(self.address) == 6 else f"{self.address}:{self.port}"
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -55,6 +66,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The node's, for topology hints; unset means what the label of its Node object says."""
     endpoint_counters: str = "auto"
     """Count connections of each endpoint: elements with a counter take the kernel two to six times as long to add."""
+    metrics_bind_address: str = f"127.0.0.1:{METRICS_PORT}"
+    """Where the agent serves /metrics: ADDRESS or ADDRESS:PORT; empty means nowhere."""
+    healthz_bind_address: str = f"127.0.0.1:{HEALTHZ_PORT}"
+    """The same for /healthz and /livez."""
+    endpoint_metrics: str = "auto"
+    """Whether /metrics has the connections of each endpoint, or only of each Service."""
 
     @property
     def cluster_networks(self) -> tuple[Network, ...]:
@@ -71,6 +88,16 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         """The node ports that Services may have."""
         first, _, last = self.node_port_range.partition("-")
         return range(int(first), int(last) + 1)
+
+    @property
+    def metrics_bind(self) -> Bind | None:
+        """Where /metrics is served; None means nowhere."""
+        return _bind(self.metrics_bind_address, METRICS_PORT)
+
+    @property
+    def healthz_bind(self) -> Bind | None:
+        """Where /healthz and /livez are served; None means nowhere."""
+        return _bind(self.healthz_bind_address, HEALTHZ_PORT)
 
 
 def parse_configuration(data: bytes, source: str) -> Configuration:
@@ -115,7 +142,7 @@ def _check(root: Any) -> tuple[dict[str, Any], list[Problem]]:
             problems.append(unsupported(key, root[key], [wanted]))
     # YAML 1.1 reads a bare on or off as true or false.
     words = {True: "on", False: "off"}
-    switches = ("bridgeMasquerade", "endpointCounters")
+    switches = ("bridgeMasquerade", "endpointCounters", "endpointMetrics")
     given = {key: words[value] if key in switches and isinstance(value, bool) else value for key, value in root.items()}
     found = shape.check(given, Configuration)
     problems += [Problem(unknown.path, f"unknown field{unknown.hint}") for unknown in found.unknown]
@@ -132,6 +159,21 @@ def _networks(text: str) -> Iterator[Network]:
         network = parse_network(part.strip())
         if network is not None:
             yield network
+
+
+def _bind(text: str, port: int) -> Bind | None:
+    """ADDRESS, ADDRESS:PORT, IPV6 or [IPV6]:PORT; None for anything else."""
+    if bare := canonical(text):
+        return Bind(bare, port)
+    found = re.fullmatch(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^\[\]:]*)):([1-9][0-9]{0,4})", text)
+    address = canonical(found[1] or found[2]) if found else None
+    return Bind(address, int(found[3])) if found and address and int(found[3]) <= 65535 else None
+
+
+def _check_bind(field: str, value: str) -> list[Problem]:
+    if _bind(value, METRICS_PORT):
+        return []
+    return [invalid(field, value, "must be ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT, with an IP address")]
 
 
 def _check_ranges(field: str, value: str) -> list[Problem]:
@@ -195,4 +237,7 @@ _RULES: dict[str, Callable[[str, Any], list[Problem]]] = {
     "loadBalancerPool": _check_pool,
     "loadBalancerInterfaces": _check_interfaces,
     "endpointCounters": lambda field, value: check_choice(field, value, SWITCHES),
+    "endpointMetrics": lambda field, value: check_choice(field, value, SWITCHES),
+    "metricsBindAddress": _check_bind,
+    "healthzBindAddress": _check_bind,
 }

@@ -26,6 +26,7 @@ from svcnat.model.objects import (
     Pod,
     PodIP,
     PodSpec,
+    Probe,
     Resource,
     Service,
     ServicePort,
@@ -148,7 +149,26 @@ def _pod_spec(spec: PodSpec) -> PodSpec:
 
 
 def _container(container: Container, *, host: bool) -> Container:
-    return replace(container, ports=[_container_port(port, host=host) for port in container.ports])
+    probe = container.readiness_probe
+    return replace(
+        container,
+        ports=[_container_port(port, host=host) for port in container.ports],
+        readiness_probe=probe_with_defaults(probe) if probe else None,
+    )
+
+
+def probe_with_defaults(probe: Probe) -> Probe:
+    """Return a probe with its defaults; 0 counts as unset, as core/v1 SetDefaults_Probe has it."""
+    http, grpc = probe.http_get, probe.grpc
+    return replace(
+        probe,
+        http_get=replace(http, path=http.path or "/", scheme=http.scheme or "HTTP") if http else None,
+        grpc=replace(grpc, service=grpc.service or "") if grpc else None,
+        timeout_seconds=probe.timeout_seconds or 1,
+        period_seconds=probe.period_seconds or 10,
+        success_threshold=probe.success_threshold or 1,
+        failure_threshold=probe.failure_threshold or 3,
+    )
 
 
 def _container_port(port: ContainerPort, *, host: bool) -> ContainerPort:

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
+
+from svcnat.model import shape
 from svcnat.model.addresses import canonical
+from svcnat.model.defaults import probe_with_defaults
+from svcnat.model.objects import Probe
 
 PREFIX = "svcnat.io/"
 SCHEDULER = "svcnat.io/scheduler"
@@ -19,6 +25,8 @@ WEIGHTS = "svcnat.io/weights"
 ON_REMOVAL = "svcnat.io/on-endpoint-removal"
 MAX_CONNECTIONS = "svcnat.io/max-connections"
 CONNECTION_RATE = "svcnat.io/connection-rate"
+PROBE = "svcnat.io/probe"
+PROBE_RESULTS = "svcnat.io/probe-results"
 
 Scheduler = Literal["random", "round-robin", "source-hash", "maglev"]
 SCHEDULERS: tuple[Scheduler, ...] = ("random", "round-robin", "source-hash", "maglev")
@@ -67,21 +75,57 @@ def parse_weight(text: str) -> int:
 
 def parse_weights(text: str) -> dict[str, int]:
     """Return the weights of an EndpointSlice's addresses, by canonical address."""
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError('must be JSON, addresses and weights: {"10.0.0.1": 3}') from error
-    if not isinstance(given, dict):
-        raise ValueError('must be a JSON object, addresses and weights: {"10.0.0.1": 3}')  # noqa: TRY004
     weights = {}
-    for address, weight in given.items():
-        known = canonical(address)
-        if known is None:
-            raise ValueError(f"{json.dumps(address[:60])} is no IP address")
+    for known, weight in _by_address(text, 'addresses and weights: {"10.0.0.1": 3}'):
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= HEAVIEST:
             raise ValueError(f"the weight of {known} must be a whole number between 0 and {HEAVIEST}, inclusive")
         weights[known] = weight
     return weights
+
+
+def parse_probe(text: str) -> Probe:
+    """Return the probe of a Service's hand-written endpoints, with its defaults: a core/v1 Probe as JSON.
+
+    What the values must keep is :mod:`svcnat.model.validation.probes`' subject.
+    """
+    form = 'must be a probe as JSON: {"tcpSocket": {}}'
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(form) from error
+    if not isinstance(given, dict):
+        raise ValueError(form)  # noqa: TRY004
+    found = shape.check(given, Probe)
+    wrong = [f"{path}: {reason}" for path, reason in found.wrong]
+    wrong += [f"{each.path}: unknown field{each.hint}" for each in found.unknown]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return probe_with_defaults(msgspec.convert(found.pruned, Probe))
+
+
+def parse_probe_results(text: str) -> dict[str, bool]:
+    """Return what probes found out about the endpoints of an object, by canonical address: False is not ready."""
+    results = {}
+    for known, ready in _by_address(text, 'addresses and results: {"10.0.0.1": false}'):
+        if not isinstance(ready, bool):
+            raise ValueError(f"the result of {known} must be true or false")  # noqa: TRY004
+        results[known] = ready
+    return results
+
+
+def _by_address(text: str, form: str) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a JSON object by canonical address."""
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"must be JSON, {form}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"must be a JSON object, {form}")  # noqa: TRY004
+    for address, value in given.items():
+        known = canonical(address)
+        if known is None:
+            raise ValueError(f"{json.dumps(address[:60])} is no IP address")
+        yield known, value
 
 
 def parse_removal(text: str) -> Removal:

@@ -9,6 +9,8 @@ from svcnat.model.kinds import Kind
 from svcnat.model.quoting import quoted
 from svcnat.model.validation.problems import Problem, invalid, required, unsupported
 
+_NAMESAKES = ("events.k8s.io",)
+
 
 def items_of(root: Any) -> list[Any] | None:
     """Return the members of a list; None when the document is no list.
@@ -55,8 +57,9 @@ def _known(version: str, name: str) -> tuple[Kind | None, Problem | None]:
     group = version.rpartition("/")[0]
     if kind is not None and version == kind.group_version:
         return kind, None
-    # A group with a dot is somebody's own: there may well be a Service in it that is none of Kubernetes'.
-    if "." in group and not group.endswith(".k8s.io"):
+    # A group with a dot is somebody's own: there may well be a Service in it that is none of Kubernetes'. The Event of
+    # events.k8s.io is Kubernetes' own, but has other fields.
+    if "." in group and (not group.endswith(".k8s.io") or group in _NAMESAKES):
         return None, None
     if kind is not None:
         return None, unsupported("apiVersion", version, [kind.group_version])

@@ -52,6 +52,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("Deployment", "deployments", ("deploy",), "apps/v1", namespaced=True, type=objects.Deployment),
     Kind("Endpoints", "endpoints", ("ep",), "v1", namespaced=True, type=objects.Endpoints),
     Kind("EndpointSlice", "endpointslices", (), "discovery.k8s.io/v1", namespaced=True, type=objects.EndpointSlice),
+    Kind("Event", "events", ("ev",), "v1", namespaced=True, type=objects.Event),
 )
 
 BY_NAME: dict[str, Kind] = {kind.name: kind for kind in KINDS}

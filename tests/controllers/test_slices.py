@@ -228,6 +228,19 @@ def test_weights_of_endpoints_are_mirrored() -> None:
     assert [each.metadata.annotations for each in slices_of(world)] == [{}, {}]
 
 
+def test_probe_results_of_endpoints_are_mirrored() -> None:
+    """To the slices that have their addresses: failures only; and go when they go."""
+    written = mirrored(ready=("192.0.2.1", "2001:db8::1"))
+    results = {"svcnat.io/probe-results": '{"192.0.2.1": true, "2001:DB8::1": false, "192.0.2.77": false}'}
+    world = settled([service(selector={}), replace(written, metadata=replace(written.metadata, annotations=results))])
+    assert {each.address_type: each.metadata.annotations for each in slices_of(world)} == {
+        "IPv4": {},
+        "IPv6": {"svcnat.io/probe-results": '{"2001:db8::1": false}'},
+    }
+    change(world, written)
+    assert [each.metadata.annotations for each in slices_of(world)] == [{}, {}]
+
+
 def test_the_hostname_is_published_under_the_subdomain_of_the_service() -> None:
     """spec.hostname counts only if spec.subdomain names the Service."""
     pods = [

@@ -28,6 +28,7 @@ def test_defaults() -> None:
     assert [str(each) for each in default.service_networks] == ["10.96.0.0/12", "fd00:10:96::/112"]
     assert default.node_ports == range(30000, 32768)
     assert default.node_port_addresses == ["primary"]
+    assert (default.metrics_bind, default.healthz_bind) == (("127.0.0.1", 10249), ("127.0.0.1", 10256))
 
 
 def test_every_field() -> None:
@@ -37,6 +38,7 @@ def test_every_field() -> None:
         "nodePortAddresses: [192.0.2.0/24]\nnodePortRange: 30000-30100\nlocalhostNodePorts: true\n"
         "masqueradeAll: true\nbridgeMasquerade: off\nloadBalancerPool: [192.0.2.0/28, 192.0.2.64-192.0.2.80]\n"
         "zone: a\nendpointCounters: on\nloadBalancerInterfaces: [eth0, br-lan.7, 'büro']\n"
+        "metricsBindAddress: 0.0.0.0:9100\nhealthzBindAddress: '::'\nendpointMetrics: off\n"
     )
     assert [str(each) for each in given.cluster_networks] == ["10.244.0.0/16", "fd00:10:244::/56"]
     assert [str(each) for each in given.service_networks] == ["10.0.0.0/16"]
@@ -44,6 +46,8 @@ def test_every_field() -> None:
     assert (given.bridge_masquerade, given.endpoint_counters) == ("off", "on")
     assert given.load_balancer_pool[1] == "192.0.2.64-192.0.2.80"
     assert given.load_balancer_interfaces == ["eth0", "br-lan.7", "büro"]
+    assert (given.metrics_bind, given.healthz_bind) == (("0.0.0.0", 9100), ("::", 10256))
+    assert given.endpoint_metrics == "off"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +75,13 @@ def test_every_field() -> None:
         ("loadBalancerInterfaces: [büroschränkchen]", "loadBalancerInterfaces[0]: Invalid value: "),
         ("loadBalancerInterfaces: [a, b, a]", 'loadBalancerInterfaces[2]: Duplicate value: "a"'),
         ("loadBalancerInterfaces: eth0", "loadBalancerInterfaces: Invalid value: "),
+        ("metricsBindAddress: localhost:80", 'metricsBindAddress: Invalid value: "localhost:80": must be ADDRESS, '),
+        ("healthzBindAddress: '10256'", 'healthzBindAddress: Invalid value: "10256": must be ADDRESS, ADDRESS:PORT or'),
+        ("healthzBindAddress: 10256", "healthzBindAddress: Invalid value: "),
+        (
+            "endpointMetrics: maybe",
+            'endpointMetrics: Unsupported value: "maybe": supported values: "auto", "off", "on"',
+        ),
         ("endpointCounters: [x]", "endpointCounters: Invalid value: "),
         ("clusterCidr: 10.0.0.0/8", 'clusterCidr: unknown field: did you mean "clusterCIDR"?'),
         ("nonsense: 1", "nonsense: unknown field"),
@@ -81,6 +92,51 @@ def test_findings(field: str, expected: str) -> None:
     """Every slip is an error at its line: a field that is silently ignored would change the rules."""
     (found,) = refused(f"{HEAD}{field}\n")
     assert found.startswith(f"3: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("127.0.0.1", "127.0.0.1:10249"),
+        ("192.0.2.1:1", "192.0.2.1:1"),
+        ("0.0.0.0:65535", "0.0.0.0:65535"),
+        ("::1", "[::1]:10249"),
+        ("FD00:0::1", "[fd00::1]:10249"),
+        ("[::]:80", "[::]:80"),
+    ],
+)
+def test_bind_addresses(text: str, expected: str | None) -> None:
+    """As KubeProxyConfiguration has them: with or without a port; empty means nowhere."""
+    given = configured(f"metricsBindAddress: '{text}'\n").metrics_bind
+    assert expected == (given and str(given))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "127.0.0.1:080",
+        "127.0.0.1:",
+        "127.0.0.1:80 ",
+        "127.0.0.1:80\\n",
+        "127.0.0.01:80",
+        ":80",
+        "[127.0.0.1]:80",
+        "[::1]",
+        "[::1]:",
+        "[::1:80",
+        "::1:99999",
+        "::ffff:192.0.2.1",
+        "fe80::1%lo",
+        "example.com:80",
+    ],
+)
+def test_no_bind_addresses(text: str) -> None:
+    """Names are looked up when a network may not be there yet, so they are refused; the rest is no address at all."""
+    (found,) = refused(f'{HEAD}metricsBindAddress: "{text}"\n')
+    assert found.startswith("3: metricsBindAddress: Invalid value: ")
 
 
 def test_documents() -> None:

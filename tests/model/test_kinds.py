@@ -23,6 +23,8 @@ from tests.model.build import COURSE, one
         ("endpointslices", "EndpointSlice"),
         ("no", "Node"),
         ("ns", "Namespace"),
+        ("ev", "Event"),
+        ("events", "Event"),
     ],
 )
 def test_words(word: str, name: str) -> None:

@@ -135,13 +135,13 @@ def test_suggestions_end() -> None:
 
 def test_what_svcnat_does_not_use_is_kept() -> None:
     """Fields of no use here survive a round trip, unless JSON could not hold them."""
-    probe = "        readinessProbe: {httpGet: {port: 80}, x: [1, {z: null}]}\n"
+    probe = "        livenessProbe: {httpGet: {port: 80}, x: [1, {z: null}]}\n"
     manifest = one(DEPLOYMENT.replace("        ports:", f"{probe}        ports:"))
     container = manifest.document["spec"]["template"]["spec"]["containers"][0]
-    assert container["readinessProbe"] == {"httpGet": {"port": 80}, "x": [1, {"z": None}]}
-    assert type(container["readinessProbe"]) is dict
-    path = "spec.template.spec.containers[0].readinessProbe"
-    found = errors(DEPLOYMENT.replace("        ports:", "        readinessProbe: {a: [.nan], b: .inf}\n        ports:"))
+    assert container["livenessProbe"] == {"httpGet": {"port": 80}, "x": [1, {"z": None}]}
+    assert type(container["livenessProbe"]) is dict
+    path = "spec.template.spec.containers[0].livenessProbe"
+    found = errors(DEPLOYMENT.replace("        ports:", "        livenessProbe: {a: [.nan], b: .inf}\n        ports:"))
     assert found == [
         f'13: {path}[a][0]: Invalid value: "nan": must be a finite number',
         f'13: {path}[b]: Invalid value: "inf": must be a finite number',

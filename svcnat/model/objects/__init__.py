@@ -28,6 +28,7 @@ from svcnat.model.objects.endpoints import (
     EndpointSubset,
     Hint,
 )
+from svcnat.model.objects.events import Event, EventSeries, EventSource
 from svcnat.model.objects.metadata import Condition, Labels, ObjectMeta, ObjectReference, OwnerReference, Resource
 from svcnat.model.objects.service import (
     ClientIPConfig,
@@ -50,6 +51,10 @@ from svcnat.model.objects.workloads import (
     DeploymentSpec,
     DeploymentStatus,
     EnvVar,
+    ExecAction,
+    GRPCAction,
+    HTTPGetAction,
+    HTTPHeader,
     LabelSelector,
     Pod,
     PodIP,
@@ -57,7 +62,9 @@ from svcnat.model.objects.workloads import (
     PodSpec,
     PodStatus,
     PodTemplateSpec,
+    Probe,
     SelectorRequirement,
+    TCPSocketAction,
 )
 
 __all__ = [
@@ -87,6 +94,12 @@ __all__ = [
     "Endpoints",
     "ContainerPort",
     "EnvVar",
+    "ExecAction",
+    "HTTPHeader",
+    "HTTPGetAction",
+    "TCPSocketAction",
+    "GRPCAction",
+    "Probe",
     "Container",
     "PodReadinessGate",
     "PodSpec",
@@ -110,4 +123,7 @@ __all__ = [
     "NamespaceSpec",
     "NamespaceStatus",
     "Namespace",
+    "EventSource",
+    "EventSeries",
+    "Event",
 ]

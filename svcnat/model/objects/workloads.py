@@ -27,6 +27,58 @@ class EnvVar(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="came
     value_from: Any = None
 
 
+class ExecAction(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 ExecAction."""
+
+    command: list[str] = []
+
+
+class HTTPHeader(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 HTTPHeader."""
+
+    name: str = ""
+    value: str = ""
+
+
+class HTTPGetAction(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 HTTPGetAction; ``scheme`` is HTTP or HTTPS."""
+
+    path: str = ""
+    port: int | str | None = None
+    host: str = ""
+    scheme: str | None = None
+    http_headers: list[HTTPHeader] = []
+
+
+class TCPSocketAction(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 TCPSocketAction."""
+
+    port: int | str | None = None
+    host: str = ""
+
+
+class GRPCAction(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 GRPCAction."""
+
+    port: int | None = None
+    service: str | None = None
+
+
+class Probe(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 Probe; one of the first four is there."""
+
+    exec: ExecAction | None = None
+    http_get: HTTPGetAction | None = None
+    tcp_socket: TCPSocketAction | None = None
+    grpc: GRPCAction | None = None
+    initial_delay_seconds: int | None = None
+    timeout_seconds: int | None = None
+    period_seconds: int | None = None
+    success_threshold: int | None = None
+    failure_threshold: int | None = None
+    termination_grace_period_seconds: int | None = None
+
+
 class Container(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 Container."""
 
@@ -38,7 +90,7 @@ class Container(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     env: list[EnvVar] = []
     env_from: Any = None
     working_dir: str = ""
-    readiness_probe: Any = None
+    readiness_probe: Probe | None = None
     liveness_probe: Any = None
     startup_probe: Any = None
     resources: Any = None

@@ -10,6 +10,7 @@ from svcnat.model.objects import (
     Deployment,
     Endpoints,
     EndpointSlice,
+    Event,
     Namespace,
     Node,
     Pod,
@@ -18,6 +19,7 @@ from svcnat.model.objects import (
 )
 from svcnat.model.validation.cluster import check_namespace, check_node, check_node_update
 from svcnat.model.validation.endpoints import check_endpoints, check_slice, check_slice_update
+from svcnat.model.validation.events import check_event
 from svcnat.model.validation.problems import Problem, immutable
 from svcnat.model.validation.service import check_service, check_service_update
 from svcnat.model.validation.workloads import (
@@ -47,6 +49,8 @@ def validate(resource: Resource) -> list[Problem]:
             return check_node(node)
         case Namespace() as namespace:
             return check_namespace(namespace)
+        case Event() as event:
+            return check_event(event)
         case other:
             raise TypeError(f"no rules for {type(other).__name__}")
 

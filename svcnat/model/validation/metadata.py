@@ -13,6 +13,7 @@ from svcnat.model import extensions
 from svcnat.model.objects import ObjectMeta
 from svcnat.model.quoting import entry
 from svcnat.model.validation.names import Form, check, check_counts, check_labels, dns_label, qualified_name
+from svcnat.model.validation.probes import check_annotation
 from svcnat.model.validation.problems import Problem, forbidden, invalid, required, too_long
 
 _MOST_ANNOTATED = 256 * 1024
@@ -26,8 +27,10 @@ _OURS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     extensions.ON_REMOVAL: (("Service",), extensions.parse_removal),
     extensions.MAX_CONNECTIONS: (("Service",), extensions.parse_max_connections),
     extensions.CONNECTION_RATE: (("Service",), extensions.parse_rate),
+    extensions.PROBE: (("Service",), check_annotation),
     extensions.WEIGHT: (("Pod",), extensions.parse_weight),
     extensions.WEIGHTS: (("EndpointSlice", "Endpoints"), extensions.parse_weights),
+    extensions.PROBE_RESULTS: (("EndpointSlice", "Endpoints"), extensions.parse_probe_results),
 }
 """Which kinds each annotation belongs on, the first of which messages name, and what reads it."""
 
@@ -52,10 +55,12 @@ def check_metadata(metadata: ObjectMeta, kind: str, form: Form, *, namespaced: b
             f"{path}.deletionGracePeriodSeconds": metadata.deletion_grace_period_seconds,
         }
     )
-    times = {"creationTimestamp": metadata.creation_timestamp, "deletionTimestamp": metadata.deletion_timestamp}
-    for name, value in times.items():
-        if value is not None and not _TIME.fullmatch(value):
-            problems.append(invalid(f"{path}.{name}", value, "must be a time as RFC 3339, 2006-01-02T15:04:05Z"))
+    problems += check_times(
+        {
+            f"{path}.creationTimestamp": metadata.creation_timestamp,
+            f"{path}.deletionTimestamp": metadata.deletion_timestamp,
+        }
+    )
     for index, owner in enumerate(metadata.owner_references):
         at = f"{path}.ownerReferences[{index}]"
         parts = {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
@@ -63,6 +68,15 @@ def check_metadata(metadata: ObjectMeta, kind: str, form: Form, *, namespaced: b
     for index, finalizer in enumerate(metadata.finalizers):
         problems += check(f"{path}.finalizers[{index}]", finalizer, qualified_name)
     return problems
+
+
+def check_times(values: Mapping[str, str | None]) -> list[Problem]:
+    """Return the problems of times, by field, that are none."""
+    return [
+        invalid(field, value, "must be a time as RFC 3339, 2006-01-02T15:04:05Z")
+        for field, value in values.items()
+        if value is not None and not _TIME.fullmatch(value)
+    ]
 
 
 def check_labels_and_annotations(metadata: ObjectMeta, kind: str, path: str) -> list[Problem]:

@@ -1,7 +1,7 @@
 """What a Pod and a Deployment must keep, in the fields that svcnat uses.
 
-Source: core/v1 ValidatePodSpec, apps/v1 ValidateDeployment. Volumes, probes, security contexts and the like are not
-looked at: nothing here depends on them.
+Source: core/v1 ValidatePodSpec, apps/v1 ValidateDeployment. Volumes, liveness probes, security contexts and the like
+are not looked at: nothing here depends on them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from svcnat.model.validation.names import (
     port_name,
     qualified_name,
 )
+from svcnat.model.validation.probes import check_readiness_probe
 from svcnat.model.validation.problems import Problem, duplicate, forbidden, immutable, invalid, required, unsupported
 
 PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
@@ -92,6 +93,8 @@ def _check_container(container: Container, path: str, *, host: bool) -> list[Pro
         if port.name in names:
             problems.append(duplicate(f"{at}.name", port.name))
         names.update([port.name] if port.name else [])
+    if container.readiness_probe:
+        problems += check_readiness_probe(container.readiness_probe, f"{path}.readinessProbe")
     missing = [index for index, variable in enumerate(container.env) if not variable.name]
     return problems + [required(f"{path}.env[{index}].name") for index in missing]
 

@@ -1,0 +1,105 @@
+"""What probes make of objects: the readiness of a Pod, and the results of hand-written endpoints.
+
+Source: the kubelet's ``GeneratePodReadyCondition`` (pkg/kubelet/status/generate.go). Who probes, and when, is the
+agent's business. Readiness gates are nobody's: no controller here sets the conditions that they wait for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from svcnat.model.addresses import canonical
+from svcnat.model.extensions import PROBE_RESULTS, parse_probe_results
+from svcnat.model.objects import Condition, ContainerStatus, Endpoints, EndpointSlice, Pod
+
+R = TypeVar("R", EndpointSlice, Endpoints)
+
+_READY = "Ready"
+_CONTAINERS_READY = "ContainersReady"
+NOT_READY = "ContainersNotReady"
+
+
+def ready_condition(unready: Iterable[str], now: str) -> Condition:
+    """Return the Ready condition of a Pod that runs, of whose containers these are not ready."""
+    names = " ".join(unready)
+    if not names:
+        return Condition(type=_READY, status="True", last_transition_time=now)
+    message = f"containers with unready status: [{names}]"
+    return Condition(type=_READY, status="False", reason=NOT_READY, message=message, last_transition_time=now)
+
+
+def with_container_ready(pod: Pod, container: str, ready: bool, now: str) -> Pod:  # noqa: FBT001 - the field's own value
+    """Return the Pod with what a probe found out about a container, and its conditions accordingly; `now` is RFC 3339.
+
+    The very Pod if that changes nothing, or if it has no such container. A container that the status does not tell
+    of counts as ready, if the Pod does or it has no probe.
+    """
+    status = pod.status
+    names = [each.name for each in pod.spec.containers]
+    if container not in names:
+        return pod
+    before = next((each for each in status.conditions if each.type == _READY), None)
+    told = {each.name: each for each in status.container_statuses}
+    readiness = {}
+    for each in pod.spec.containers:
+        known = told[each.name].ready if each.name in told else None
+        was = before is not None and before.status == "True"
+        readiness[each.name] = (was or each.readiness_probe is None) if known is None else known
+    readiness[container] = ready
+    statuses = [
+        replace(each, ready=ready) if each.name == container else each
+        for each in status.container_statuses or [ContainerStatus(name=name, ready=readiness[name]) for name in names]
+    ]
+    after = ready_condition([name for name in names if not readiness[name]], now)
+    conditions = _put(_put(status.conditions, after, always=True), replace(after, type=_CONTAINERS_READY), always=False)
+    if (statuses, conditions) == (status.container_statuses, status.conditions):
+        return pod
+    return replace(pod, status=replace(status, container_statuses=statuses, conditions=conditions))
+
+
+def _put(conditions: list[Condition], new: Condition, *, always: bool) -> list[Condition]:
+    """Put a condition in the place of the one of its type, whose time stays unless the status changes."""
+    old = next((each for each in conditions if each.type == new.type), None)
+    if old is None:
+        return [*conditions, new] if always else conditions
+    if old.status == new.status:
+        new = replace(new, last_transition_time=old.last_transition_time, last_probe_time=old.last_probe_time)
+    return [new if each is old else each for each in conditions]
+
+
+def with_probe_results(resource: R, results: Mapping[str, bool]) -> R:
+    """Return hand-written endpoints with these results by canonical address, besides those that they have.
+
+    The very object if that changes nothing. Only failures are written, and those of addresses that have gone are
+    dropped.
+    """
+    annotations = resource.metadata.annotations
+    known = {**parse_probe_results(annotations.get(PROBE_RESULTS, "{}")), **results}
+    present = set(_addresses(resource))
+    failed = {ip: False for ip, ready in known.items() if not ready and ip in present}
+    kept = {key: text for key, text in annotations.items() if key != PROBE_RESULTS}
+    if failed:
+        kept[PROBE_RESULTS] = json.dumps(failed, sort_keys=True)
+    if kept == annotations:
+        return resource
+    return replace(resource, metadata=replace(resource.metadata, annotations=kept))
+
+
+def without_probe_results(resource: R) -> R:
+    """Return hand-written endpoints that nobody probes any more; the very object if no results are written there."""
+    kept = {key: text for key, text in resource.metadata.annotations.items() if key != PROBE_RESULTS}
+    if kept == resource.metadata.annotations:
+        return resource
+    return replace(resource, metadata=replace(resource.metadata, annotations=kept))
+
+
+def _addresses(resource: EndpointSlice | Endpoints) -> Iterable[str | None]:
+    if isinstance(resource, EndpointSlice):
+        return (canonical(each.addresses[0]) for each in resource.endpoints if each.addresses)
+    return (
+        canonical(each.ip) for subset in resource.subsets for each in (*subset.addresses, *subset.not_ready_addresses)
+    )
