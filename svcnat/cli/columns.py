@@ -12,12 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from svcnat.cli.ages import age
+from svcnat.cli.happenings import seen, source
 from svcnat.model.objects import (
     Condition,
     Deployment,
     Endpoints,
     EndpointSlice,
     EndpointSlicePort,
+    Event,
     LabelSelector,
     Namespace,
     Node,
@@ -38,11 +40,21 @@ _ROLE = "node-role.kubernetes.io/"
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The table of one kind; `cells` gives those of `headers`, then those that ``-o wide`` adds."""
+    """The table of one kind; `cells` gives those of `headers`, then those that ``-o wide`` adds.
+
+    `order` is that of all cells in a wide table, where what is added does not come last.
+    """
 
     headers: tuple[str, ...]
     wide: tuple[str, ...]
     cells: Callable[[Any, datetime], tuple[str, ...]]
+    order: tuple[int, ...] = ()
+
+    def chosen(self, cells: Sequence[str], *, wide: bool) -> list[str]:
+        """The cells of a row, or of the headers, that are shown."""
+        if not wide:
+            return list(cells[: len(self.headers)])
+        return [cells[place] for place in self.order] if self.order else list(cells)
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
@@ -192,7 +204,7 @@ def _deployment(deployment: Deployment, now: datetime) -> tuple[str, ...]:
     )
 
 
-# --- Nodes and Namespaces ------------------------------------------------------------------------------------
+# --- Nodes, Namespaces and Events ----------------------------------------------------------------------------
 
 
 def _node(node: Node, now: datetime) -> tuple[str, ...]:
@@ -229,6 +241,22 @@ def _namespace(namespace: Namespace, now: datetime) -> tuple[str, ...]:
     return metadata.name, namespace.status.phase or "Active", age(metadata.creation_timestamp, now)
 
 
+def _event(event: Event, now: datetime) -> tuple[str, ...]:
+    about, when = event.involved_object, seen(event, now)
+    return (
+        when.last,
+        event.type,
+        event.reason,
+        f"{about.kind.lower()}/{about.name}" if about.name else about.kind.lower(),
+        event.message.strip(),
+        about.field_path,
+        source(event),
+        when.first,
+        str(when.count),
+        event.metadata.name,
+    )
+
+
 COLUMNS: dict[str, Columns] = {
     "Service": Columns(
         ("NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"),
@@ -253,4 +281,10 @@ COLUMNS: dict[str, Columns] = {
         _node,
     ),
     "Namespace": Columns(("NAME", "STATUS", "AGE"), (), _namespace),
+    "Event": Columns(
+        ("LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"),
+        ("SUBOBJECT", "SOURCE", "FIRST SEEN", "COUNT", "NAME"),
+        _event,
+        order=(0, 1, 2, 3, 5, 6, 4, 7, 8, 9),
+    ),
 }

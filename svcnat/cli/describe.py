@@ -1,4 +1,4 @@
-"""Show objects in full: kubectl's lines, then the scheduler and what the kernel counted.
+"""Show objects in full: kubectl's lines, the scheduler and what the kernel counted, and what happened to them.
 
 Without a name, every object of the kind.
 """
@@ -6,6 +6,7 @@ Without a name, every object of the kind.
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
 
 from svcnat.cli import references, session
 from svcnat.cli.descriptions import Context, describe
@@ -42,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
                     if options.verbose:
                         say(f"the kernel's counters cannot be read: {error}")
             print("\n\n" * (index > 0), end="")
-            for line in aligned(describe(resource, Context(snapshot, connections))):
+            context = Context(snapshot, connections, snapshot.events_about(resource), datetime.now(UTC))
+            for line in aligned(describe(resource, context)):
                 print(line)
     if not resources and not missing:
         say("No resources found")

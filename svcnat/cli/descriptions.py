@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
+from svcnat.cli import happenings
 from svcnat.cli.columns import (
     NONE,
     UNSET,
@@ -24,7 +25,8 @@ from svcnat.cli.columns import (
 )
 from svcnat.cli.terminal import counted
 from svcnat.controllers.merge import LAST_APPLIED
-from svcnat.model.extensions import SCHEDULER
+from svcnat.model.addresses import canonical
+from svcnat.model.extensions import PROBE, PROBE_RESULTS, SCHEDULER, parse_probe_results
 from svcnat.model.labels import SERVICE_LABEL
 from svcnat.model.objects import (
     Condition,
@@ -33,6 +35,7 @@ from svcnat.model.objects import (
     Endpoint,
     Endpoints,
     EndpointSlice,
+    Event,
     Namespace,
     Node,
     Pod,
@@ -46,6 +49,7 @@ from svcnat.model.services import has_cluster_ips
 R = TypeVar("R", bound=Resource)
 Rows = list[list[str]]
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _LONGEST = 140
 _TRUTH: dict[bool | None, str] = {None: UNSET, True: "true", False: "false"}
 
@@ -67,10 +71,19 @@ class Context:
 
     objects: Objects
     connections: Mapping[tuple[str, int], int | None] | None = None
+    events: Sequence[Event] = ()
+    now: datetime = _EPOCH
 
 
 def describe(resource: Resource, context: Context) -> Rows:
-    """The rows of one object."""
+    """The rows of one object, and those of the Events about it."""
+    rows = _fields(resource, context)
+    # Like kubectl, speak of no Events where there are hardly ever any.
+    quiet = isinstance(resource, Namespace | Event) and not context.events
+    return rows if quiet else [*rows, *happenings.rows(context.events, context.now)]
+
+
+def _fields(resource: Resource, context: Context) -> Rows:
     match resource:
         case Service():
             return _service(resource, context)
@@ -87,6 +100,8 @@ def describe(resource: Resource, context: Context) -> Rows:
         case Namespace():
             status = resource.status.phase or "Active"
             return [*_metadata(resource), ["Status:", status]]
+        case Event():
+            return _event(resource, context.now)
     raise AssertionError(f"unreachable: {type(resource).__name__} is no kind")
 
 
@@ -139,7 +154,7 @@ def _service(service: Service, context: Context) -> Rows:
         rows += [["Port:", f"{name}  {port.port}/{protocol}"], ["TargetPort:", f"{target}/{protocol}"]]
         if port.node_port:
             rows.append(["NodePort:", f"{name}  {port.node_port}/{protocol}"])
-        ready = _ready(port, slices)
+        ready = _ready(port, slices, probed=PROBE in metadata.annotations)
         rows.append(["Endpoints:", shortened(ready, NONE)])
         if spec.selector and not ready:
             pods = context.objects.labelled(Pod, metadata.namespace, spec.selector)
@@ -157,7 +172,7 @@ def _service(service: Service, context: Context) -> Rows:
     if has_cluster_ips(spec):
         rows.append(["Scheduler:", metadata.annotations.get(SCHEDULER, "random")])
         rows += _connections(context.connections)
-    return [*rows, ["Events:", NONE]]
+    return rows
 
 
 def _ingress(service: Service) -> str:
@@ -168,16 +183,20 @@ def _ingress(service: Service) -> str:
     return ", ".join(parts)
 
 
-def _ready(port: ServicePort, slices: Iterable[EndpointSlice]) -> list[str]:
-    """The ready endpoints of a service's port, each once."""
-    found = {
-        host_port(endpoint.addresses[0], target.port): None
-        for each in slices
-        for target in each.ports
-        if (target.name or "") == port.name and (target.protocol or "TCP") == (port.protocol or "TCP")
-        for endpoint in each.endpoints
-        if endpoint.addresses and endpoint.conditions.ready is not False
-    }
+def _ready(port: ServicePort, slices: Iterable[EndpointSlice], *, probed: bool) -> list[str]:
+    """The ready endpoints of a service's port, each once; if it is probed, without those that failed."""
+    found: dict[str, None] = {}
+    for each in slices:
+        results = parse_probe_results(each.metadata.annotations.get(PROBE_RESULTS, "{}")) if probed else {}
+        for target in each.ports:
+            if (target.name or "", target.protocol or "TCP") == (port.name, port.protocol or "TCP"):
+                found |= {
+                    host_port(endpoint.addresses[0], target.port): None
+                    for endpoint in each.endpoints
+                    if endpoint.addresses
+                    and endpoint.conditions.ready is not False
+                    and results.get(canonical(endpoint.addresses[0]) or "", True)
+                }
     return list(found)
 
 
@@ -226,11 +245,11 @@ def _endpoint_slice(endpoint_slice: EndpointSlice) -> Rows:
     else:
         rows.append([f"Ports: {UNSET}"])
     if not endpoint_slice.endpoints:
-        return [*rows, [f"Endpoints: {NONE}"], ["Events:", NONE]]
+        return [*rows, [f"Endpoints: {NONE}"]]
     rows.append(["Endpoints:"])
     for endpoint in endpoint_slice.endpoints:
         rows += _endpoint(endpoint)
-    return [*rows, ["Events:", NONE]]
+    return rows
 
 
 def _endpoint(endpoint: Endpoint) -> Rows:
@@ -260,7 +279,7 @@ def _endpoints(endpoints: Endpoints) -> Rows:
             rows += [["  Ports:"], ["    Name", "Port", "Protocol"], ["    ----", "----", "--------"]]
             rows += ([f"    {port.name or UNSET}", str(port.port), port.protocol or "TCP"] for port in subset.ports)
         rows.append([""])
-    return [*rows, ["Events:", NONE]]
+    return rows
 
 
 # --- Pods and Deployments ------------------------------------------------------------------------------------
@@ -281,7 +300,7 @@ def _pod(pod: Pod) -> Rows:
     rows.append(["Containers:"])
     for container in pod.spec.containers:
         rows += _container(container, "  ")
-    return [*rows, *_conditions(status.conditions), ["Events:", NONE]]
+    return [*rows, *_conditions(status.conditions)]
 
 
 def _start_time(started: str | None) -> Rows:
@@ -326,10 +345,10 @@ def _deployment(deployment: Deployment) -> Rows:
     ]
     for container in template.spec.containers:
         rows += _container(container, "   ")
-    return [*rows, ["Events:", NONE]]
+    return rows
 
 
-# --- Nodes ---------------------------------------------------------------------------------------------------
+# --- Nodes and Events ----------------------------------------------------------------------------------------
 
 
 def _node(node: Node) -> Rows:
@@ -344,7 +363,21 @@ def _node(node: Node) -> Rows:
         *_group("Addresses:", [[f"  {each.type}:", each.address] for each in node.status.addresses]),
         ["PodCIDR:", node.spec.pod_cidr],
         ["PodCIDRs:", ",".join(node.spec.pod_cidrs)],
-        ["Events:", NONE],
+    ]
+
+
+def _event(event: Event, now: datetime) -> Rows:
+    about, when = event.involved_object, happenings.seen(event, now)
+    return [
+        *_metadata(event),
+        ["Type:", event.type],
+        ["Reason:", event.reason],
+        ["Object:", f"{about.kind}/{about.name}"],
+        ["From:", happenings.source(event)],
+        ["Count:", str(when.count)],
+        ["First Seen:", when.first],
+        ["Last Seen:", when.last],
+        ["Message:", event.message.strip()],
     ]
 
 

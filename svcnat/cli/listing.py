@@ -37,15 +37,16 @@ def tables(blocks: Sequence[tuple[Kind, Sequence[Resource]]], style: Style, now:
 
 def _rows(kind: Kind, resources: Sequence[Resource], style: Style, now: datetime, *, prefixed: bool) -> list[list[str]]:
     columns = COLUMNS[kind.name]
-    headers = columns.headers + columns.wide if style.wide else columns.headers
+    headers = columns.chosen(columns.headers + columns.wide, wide=style.wide)
     show_namespace = style.all_namespaces and kind.namespaced
     rows: list[list[str]] = []
     if style.headers:
-        rows.append(["NAMESPACE"] * show_namespace + list(headers) + ["LABELS"] * style.show_labels)
+        rows.append(["NAMESPACE"] * show_namespace + headers + ["LABELS"] * style.show_labels)
     for resource in resources:
-        cells = list(columns.cells(resource, now)[: len(headers)])
-        if prefixed:
-            cells[0] = f"{kind.qualified}/{cells[0]}"
+        cells = columns.chosen(columns.cells(resource, now), wide=style.wide)
+        if prefixed and "NAME" in headers:
+            place = headers.index("NAME")
+            cells[place] = f"{kind.qualified}/{cells[place]}"
         if show_namespace:
             cells.insert(0, resource.metadata.namespace)
         if style.show_labels:

@@ -97,6 +97,33 @@ MIGRATIONS: tuple[Migration, ...] = (
             AND json_extract(CAST(body AS TEXT), '$.status.loadBalancer.ingress[0]') IS NULL""",
         "INSERT INTO meta VALUES ('loadBalancerPool', '')",
     ),
+    (
+        # What was deleted, the newest of it: Events leave none. `pruned` is the last revision of which one is missing.
+        # Numbers have no gaps, so that counting the tombstones costs nothing.
+        """CREATE TABLE tombstones (
+            number INTEGER PRIMARY KEY,
+            revision INTEGER NOT NULL UNIQUE,
+            kind TEXT NOT NULL,
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL
+        ) STRICT""",
+        "INSERT INTO meta SELECT 'pruned', value FROM meta WHERE key = 'revision'",
+        # Which object an Event is about, what makes another one the same, and which are the oldest: by their seconds,
+        # and by their revisions, which a clock that jumps cannot mix up.
+        """CREATE TABLE events (
+            object INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            seconds INTEGER NOT NULL,
+            revision INTEGER NOT NULL
+        ) STRICT""",
+        "CREATE INDEX events_by_subject ON events (kind, namespace, name)",
+        "CREATE INDEX events_by_digest ON events (digest)",
+        "CREATE INDEX events_by_age ON events (seconds)",
+        "CREATE INDEX events_by_revision ON events (revision)",
+    ),
 )
 
 

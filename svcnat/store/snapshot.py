@@ -9,6 +9,7 @@ import gc
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
@@ -16,10 +17,24 @@ import msgspec
 
 from svcnat.errors import StoreError
 from svcnat.model.kinds import BY_NAME, KINDS
-from svcnat.model.objects import Resource, Service
+from svcnat.model.objects import Event, Resource, Service
 from svcnat.model.selectors import matches
+from svcnat.store.index import digest
 
 R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened up to `revision`, Events aside: first what was deleted, then what was written, is the present.
+
+    `deleted` are (type, namespace, name); an object that was deleted and made again is in both. `written` holds each
+    object once, as it is now, the one that was written last at the end.
+    """
+
+    revision: int
+    written: tuple[Resource, ...]
+    deleted: tuple[tuple[type[Resource], str, str], ...]
 
 
 class Snapshot:
@@ -76,6 +91,50 @@ class Snapshot:
             key=lambda service: service.metadata.name,
         )
 
+    def changes_since(self, revision: int) -> Changes | None:
+        """Return what happened after an older snapshot of this file had `revision`; it costs what has changed.
+
+        None means: read everything. So long ago that deletions have been forgotten, or a revision that this file never
+        had, because another one (a backup) took its place.
+        """
+        (pruned,) = self._connection.execute("SELECT value FROM meta WHERE key = 'pruned'").fetchone()
+        if not pruned <= revision <= self.revision:
+            return None
+        deleted = self._connection.execute(
+            "SELECT kind, namespace, name FROM tombstones WHERE revision > ? ORDER BY revision", (revision,)
+        ).fetchall()
+        # The unary plus keeps SQLite from walking all objects by their kind.
+        written = self._connection.execute(
+            "SELECT kind, body FROM objects WHERE resource_version > ? AND +kind != 'Event' ORDER BY resource_version",
+            (revision,),
+        ).fetchall()
+        with _uncollected():
+            return Changes(
+                self.revision,
+                tuple(_decode(BY_NAME[kind].type, body) for kind, body in written),
+                tuple(dict.fromkeys((BY_NAME[kind].type, namespace, name) for kind, namespace, name in deleted)),
+            )
+
+    def events_about(self, resource: Resource) -> Sequence[Event]:
+        """Return the Events about an object, those of an older one of its name aside, in the order they were made."""
+        metadata = resource.metadata
+        found = self._objects(
+            Event,
+            "SELECT body FROM events JOIN objects ON id = object "
+            "WHERE events.kind = ? AND events.namespace = ? AND events.name = ? ORDER BY id",
+            (type(resource).__name__, metadata.namespace, metadata.name),
+        )
+        return [event for event in found if event.involved_object.uid in ("", metadata.uid)]
+
+    def event_like(self, event: Event) -> Event | None:
+        """Return the Event that tells the same of the same object by the same program and node, or None."""
+        row = self._connection.execute(
+            "SELECT body FROM events JOIN objects ON id = object WHERE digest = ? "
+            "ORDER BY events.revision DESC LIMIT 1",
+            (digest(event),),
+        ).fetchone()
+        return _decode(Event, row[0]) if row else None
+
     def owned(self, uid: str) -> Sequence[Resource]:
         """Return the objects that name `uid` among their ownerReferences, in the order of kinds, then by name."""
         rows = self._connection.execute(
@@ -86,9 +145,12 @@ class Snapshot:
         return [_decode(BY_NAME[row[0]].type, row[3]) for row in rows]
 
     def namespaces(self) -> Sequence[str]:
-        """Return every namespace that an object names or is, sorted: they exist by being named."""
+        """Return every namespace that an object names or is, sorted: they exist by being named.
+
+        By more than Events, that is: what happened there last outlives a namespace.
+        """
         rows = self._connection.execute(
-            "SELECT DISTINCT namespace FROM objects WHERE namespace != '' "
+            "SELECT DISTINCT namespace FROM objects WHERE namespace != '' AND kind != 'Event' "
             "UNION SELECT name FROM objects WHERE kind = 'Namespace' ORDER BY 1"
         ).fetchall()
         return [namespace for (namespace,) in rows]

@@ -16,20 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 from svcnat.controllers.admission import KUBERNETES
 from svcnat.controllers.ranges import NODE_PORTS, SERVICE_CIDRS, Ranges
 from svcnat.errors import StoreError
 from svcnat.model.objects import Service
+from svcnat.store.connections import DAMAGED, READ_ONLY, REPLACED, Connected, FileId, connect, file_id, reporting
 from svcnat.store.schema import MIGRATIONS, Migration, migrate, version_of
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.transaction import Transaction
+from svcnat.store.watch import Watch
 
 BUSY_SECONDS = 10.0
 """How long a command waits for another one's transaction."""
-
-_DAMAGED = "the state file is damaged; restore a backup, or move it away to start afresh"
 
 
 def utc_now() -> str:
@@ -55,8 +54,10 @@ class Store:
         self._busy_seconds = busy_seconds
         self._clock = clock
         self._randbelow = randbelow
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[Connected] = []
+        self._file: FileId | None = None
         self._closed = False
+        self._lost = False
 
     @classmethod
     def open(
@@ -87,7 +88,7 @@ class Store:
         store = cls(Path(path), ranges, busy_seconds, clock, randbelow)
         try:
             store._make_file(create=create)
-            with store._reporting(), store._connection() as connection:
+            with reporting(store.path), store._connection() as connection:
                 store._prepare(connection, migrations)
             if store.writable and not store._has_kubernetes():
                 with store.transaction():
@@ -100,8 +101,7 @@ class Store:
     def close(self) -> None:
         """Close the file; a transaction that is still open ends first."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self._drop_idle()
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +119,7 @@ class Store:
             StoreError: the file is damaged or cannot be read.
 
         """
-        with self._reporting(), self._connection() as connection:
+        with reporting(self.path), self._connection() as connection:
             connection.execute("BEGIN")
             yield Snapshot(connection)
 
@@ -134,14 +134,26 @@ class Store:
 
         """
         if not self.writable:
-            raise StoreError(f"{self.path}: the state file is read-only for this user; run as root")
-        with self._reporting(), self._connection() as connection:
+            raise StoreError(f"{self.path}: {READ_ONLY}")
+        with reporting(self.path), self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             transaction = Transaction(connection, self._ranges, self._clock, self._randbelow)
             yield transaction
             transaction.finish()
             if not dry_run:
+                self._require_file()  # What is written to a file that nobody will see again is not saved.
                 connection.execute("COMMIT")
+
+    def watch(self) -> Watch:
+        """Return what notices commits, of whomever, and that another file took this one's place; close it as well.
+
+        Raises:
+            StoreError: the file cannot be read, or is another one already.
+
+        """
+        with reporting(self.path):
+            self._require_file()
+            return Watch(self.path, self._connect())
 
     def _has_kubernetes(self) -> bool:
         with self.read() as snapshot:
@@ -149,45 +161,86 @@ class Store:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection; whatever was not committed is rolled back."""
+        """Lend a connection; whatever was not committed is rolled back.
+
+        One that failed is not lent again: what SQLite remembers of a broken file is not to be relied on.
+        """
         if self._closed:
             raise StoreError(f"{self.path}: the store is closed")
-        connection = self._idle.pop() if self._idle else self._connect()
+        connected = self._take()
+        failed = False
         try:
-            yield connection
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            if self._closed:
-                connection.close()
-            else:
-                self._idle.append(connection)
-
-    def _connect(self) -> sqlite3.Connection:
-        """Open the file: to write if that is permitted, else to read."""
-        path = os.path.abspath(self.path)  # noqa: PTH100 - resolve() would follow links
-        base = f"file:{quote(os.fsencode(path))}"
-        self.writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
-        try:
-            return self._connect_to(f"{base}?mode={'rw' if self.writable else 'ro'}")
-        except sqlite3.OperationalError:
-            # Reading WAL mode takes a -shm file, which a read-only folder cannot get. Without a log nothing is lost.
-            log = Path(f"{self.path}-wal")
-            if self.writable or (log.exists() and log.stat().st_size):
-                raise
-            return self._connect_to(f"{base}?mode=ro&immutable=1")
-
-    def _connect_to(self, uri: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, timeout=self._busy_seconds, check_same_thread=False
-        )
-        try:
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("SELECT 1 FROM sqlite_schema").fetchall()  # Only now is the file really opened.
-        except BaseException:
-            connection.close()
+            yield connected.connection
+        except sqlite3.Error:
+            failed = True
             raise
-        return connection
+        finally:
+            self._give_back(connected, reusable=not failed)
+
+    def _take(self) -> Connected:
+        """Return a connection to the file that was opened first."""
+        if self._file:
+            self._require_file()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect()
+
+    def _require_file(self) -> None:
+        """Make sure that the path is still the file that was opened first.
+
+        Raises:
+            StoreError: it is another one, or none. It stays so: once nobody holds a file, a new one may get its number.
+
+        """
+        if self._lost or file_id(self.path) != self._file:
+            self._lost = True
+            self._drop_idle()
+            raise StoreError(f"{self.path}: {REPLACED}")
+
+    def _give_back(self, connected: Connected, *, reusable: bool) -> None:
+        try:
+            if connected.connection.in_transaction:
+                connected.connection.execute("ROLLBACK")
+        except BaseException:
+            connected.connection.close()
+            raise
+        # SQLite never looks again at what it took for immutable, but others may write to it all the same.
+        if reusable and not connected.immutable:
+            self._idle.append(connected)
+        else:
+            connected.connection.close()
+        if self._closed or self._lost:  # Perhaps since a moment ago, when another thread found nothing to close.
+            self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            try:
+                self._idle.pop().connection.close()
+            except IndexError:
+                return  # Another thread was faster.
+
+    def _connect(self) -> Connected:
+        """Open the file: to write if that is permitted, else to read.
+
+        Raises:
+            StoreError: it is not the file that was opened first.
+
+        """
+        self.writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+        connected = connect(self.path, self._busy_seconds, writable=self.writable)
+        try:
+            same = not self._file or connected.file == self._file
+            if same and self.identity:
+                same = _identity(connected.connection) == self.identity
+        except BaseException:
+            connected.connection.close()
+            raise
+        if not same:
+            connected.connection.close()
+            raise StoreError(f"{self.path}: {REPLACED}")
+        self._file = connected.file
+        return connected
 
     def _make_file(self, *, create: bool) -> None:
         """Create an empty file if there is none; nothing else may open and close it (SQLite's locks would go)."""
@@ -222,11 +275,10 @@ class Store:
                     f"{self.path}: an older schema, to be converted, but the file is read-only; run as root"
                 )
             migrate(connection, str(self.path), migrations)
-        row = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
-        try:
-            self.identity = str(uuid.UUID(hex=row[0]))
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"{self.path}: {_DAMAGED}") from error
+        identity = _identity(connection)
+        if not identity:
+            raise StoreError(f"{self.path}: {DAMAGED}")
+        self.identity = identity
 
     def _set_journal(self, connection: sqlite3.Connection) -> None:
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
@@ -235,29 +287,11 @@ class Store:
         if mode != "wal":
             raise StoreError(f"{self.path}: this file system cannot hold a write-ahead log; use a local disk")
 
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
-        """Turn what SQLite says into a StoreError that says what to do."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {_advice(error)}") from error
 
-
-def _advice(error: sqlite3.Error) -> str:
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith("SQLITE_NOTADB"):
-        return "not an svcnat state file; name another file, or move this one away to start afresh"
-    if name.startswith("SQLITE_CORRUPT"):
-        return _DAMAGED
-    if name.startswith("SQLITE_BUSY"):
-        return "another command keeps the state file locked; try again when it has finished"
-    if name.startswith("SQLITE_READONLY"):
-        return "the state file is read-only for this user; run as root"
-    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-        return "cannot open the state file: check that it is a file that this user may read, or run as root"
-    if name.startswith("SQLITE_FULL"):
-        return "the disk is full; nothing was changed"
-    if name.startswith("SQLITE_IOERR"):
-        return "reading or writing failed: is the disk full or broken, or is this no plain file?"
-    return f"the state file cannot be used: {error}"
+def _identity(connection: sqlite3.Connection) -> str:
+    """Return what a state file is known by; empty if it has none."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+    try:
+        return str(uuid.UUID(hex=row[0]))
+    except (TypeError, ValueError):
+        return ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from svcnat.controllers.admission import KUBERNETES, admit, keep_status, kubernetes_service
-from svcnat.controllers.claims import Claim, is_waiting
+from svcnat.controllers.claims import Claim
 from svcnat.controllers.merge import last_applied, three_way, with_last_applied
 from svcnat.controllers.ranges import Ranges
 from svcnat.controllers.react import react, serve_waiting
@@ -24,8 +24,12 @@ from svcnat.controllers.world import Change, by_place
 from svcnat.errors import ConflictError, NotFoundError
 from svcnat.model.defaults import with_defaults
 from svcnat.model.kinds import BY_NAME, from_document, kind_of, to_document
-from svcnat.model.objects import Namespace, ObjectMeta, Resource, Service
+from svcnat.model.objects import Event, Namespace, ObjectMeta, Resource, Service
+from svcnat.store.index import index
 from svcnat.store.snapshot import Snapshot
+
+TOMBSTONES = 10_000
+"""How many deletions a state file remembers, for those who ask what has changed."""
 
 R = TypeVar("R", bound=Resource)
 Action = Literal["created", "configured", "unchanged", "replaced", "deleted"]
@@ -58,6 +62,7 @@ class Transaction(Snapshot):
         self._randbelow = randbelow
         self._began_at = self.revision
         self._changes: list[Change] = []
+        self._buried = False
 
     # --- the verbs -------------------------------------------------------------------------------------------
 
@@ -160,8 +165,21 @@ class Transaction(Snapshot):
     def finish(self) -> None:
         """Run the controllers, and note the last resourceVersion given."""
         self.settle()
+        if self._buried:
+            self._forget_deletions()
         if self.revision != self._began_at:
             self._connection.execute("UPDATE meta SET value = ? WHERE key = 'revision'", (self.revision,))
+
+    def _forget_deletions(self) -> None:
+        """Keep the newest tombstones, and note since when all are there."""
+        oldest = self._connection.execute(
+            "SELECT revision FROM tombstones WHERE number <= (SELECT max(number) FROM tombstones) - ? "
+            "ORDER BY number DESC LIMIT 1",
+            (TOMBSTONES,),
+        ).fetchone()
+        if oldest:
+            self._connection.execute("DELETE FROM tombstones WHERE revision <= ?", oldest)
+            self._connection.execute("UPDATE meta SET value = ? WHERE key = 'pruned'", oldest)
 
     def _pool_changed(self) -> bool:
         """Tell whether those that wait for an address have not seen this pool yet; note that they have."""
@@ -200,8 +218,9 @@ class Transaction(Snapshot):
                 ).lastrowid
                 or 0
             )
-        self._index(row, old, stored)
-        self._changes.append(Change(old, stored))
+        index(self._connection, row, old, stored)
+        if not isinstance(stored, Event):  # Nothing follows from one.
+            self._changes.append(Change(old, stored))
         return stored
 
     def remove(self, resource: Resource) -> None:
@@ -210,11 +229,28 @@ class Transaction(Snapshot):
         if found := self._find(type(resource), *place):
             row, old = found
             self._connection.execute("DELETE FROM objects WHERE id = ?", (row,))
-            self._index(row, old, None)
+            index(self._connection, row, old, None)
             if isinstance(old, Service):
                 self._connection.execute("DELETE FROM claims WHERE namespace = ? AND name = ?", place)
             self.revision += 1
+            if isinstance(old, Event):
+                return  # Nothing follows from an Event, and nobody follows them.
+            self._connection.execute(
+                "INSERT INTO tombstones (revision, kind, namespace, name) VALUES (?, ?, ?, ?)",
+                (self.revision, type(old).__name__, *place),
+            )
+            self._buried = True
             self._changes.append(Change(old, None))
+
+    def forget_events(self, *, before: int, most: int) -> None:
+        """Delete Events that happened last before a second of the epoch, and all but those that were written last."""
+        rows = self._connection.execute(
+            "SELECT objects.namespace, objects.name FROM events JOIN objects ON id = object WHERE seconds < ?1 "
+            "OR events.revision <= (SELECT revision FROM events ORDER BY revision DESC LIMIT 1 OFFSET ?2)",
+            (before, most),
+        ).fetchall()
+        for namespace, name in rows:
+            self.remove(Event(metadata=ObjectMeta(namespace=namespace, name=name)))
 
     def waiting(self) -> Sequence[Service]:
         """Return the Services that wait for a load balancer's address, sorted by namespace and name."""
@@ -241,57 +277,6 @@ class Transaction(Snapshot):
         """Return a random number below `bound`."""
         return self._randbelow(bound)
 
-    # --- the index -------------------------------------------------------------------------------------------
-
-    def _index(self, row: int, old: Resource | None, new: Resource | None) -> None:
-        """Make the index say of an object what `new` says; None means that it is gone."""
-        self._difference(
-            "DELETE FROM labels WHERE kind = ? AND namespace = ? AND key = ? AND value = ? AND object = ?",
-            "INSERT INTO labels VALUES (?, ?, ?, ?, ?)",
-            _labels(row, old),
-            _labels(row, new),
-        )
-        self._difference(
-            "DELETE FROM owners WHERE uid = ? AND object = ?",
-            "INSERT INTO owners VALUES (?, ?)",
-            _owners(row, old),
-            _owners(row, new),
-        )
-        self._difference(
-            "DELETE FROM waiting WHERE namespace = ? AND name = ?",
-            "INSERT INTO waiting VALUES (?, ?)",
-            _waiting(old),
-            _waiting(new),
-        )
-        before = old.spec.selector if isinstance(old, Service) else {}
-        after = new.spec.selector if isinstance(new, Service) else {}
-        if before != after:
-            place = by_place(new or old)  # type: ignore[arg-type]
-            self._connection.execute("DELETE FROM anchors WHERE namespace = ? AND name = ?", place)
-            if after:
-                self._connection.execute(
-                    "INSERT INTO anchors VALUES (?, ?, ?, ?)", (*place, *self._anchor(place[0], after))
-                )
-
-    def _difference(self, delete: str, insert: str, old: Iterable[Any], new: Iterable[Any]) -> None:
-        before, after = set(old), set(new)
-        if before != after:
-            self._connection.executemany(delete, before - after)
-            self._connection.executemany(insert, after - before)
-
-    def _anchor(self, namespace: str, selector: dict[str, str]) -> tuple[str, str]:
-        """Return the pair of a selector that the fewest Services are found by, so that what all share costs nothing."""
-        if len(selector) == 1:
-            return next(iter(selector.items()))
-
-        def found_by(pair: tuple[str, str]) -> int:
-            (count,) = self._connection.execute(
-                "SELECT count(*) FROM anchors WHERE namespace = ? AND key = ? AND value = ?", (namespace, *pair)
-            ).fetchone()
-            return int(count)
-
-        return min(sorted(selector.items()), key=found_by)
-
 
 def _named(resource: Resource) -> str:
     return kind_of(resource).quote(resource.metadata.name)
@@ -307,18 +292,3 @@ def _check_version(wanted: Resource, live: Resource) -> None:
             f"Operation cannot be fulfilled on {_named(live)}: the object has been modified; "
             "please apply your changes to the latest version and try again"
         )
-
-
-def _labels(row: int, resource: Resource | None) -> Iterable[tuple[Any, ...]]:
-    if resource is None:
-        return ()
-    meta = resource.metadata
-    return ((type(resource).__name__, meta.namespace, key, value, row) for key, value in meta.labels.items())
-
-
-def _owners(row: int, resource: Resource | None) -> Iterable[tuple[str, int]]:
-    return ((reference.uid, row) for reference in resource.metadata.owner_references) if resource else ()
-
-
-def _waiting(resource: Resource | None) -> Iterable[tuple[str, str]]:
-    return (by_place(resource),) if isinstance(resource, Service) and is_waiting(resource) else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -18,6 +19,9 @@ def check(path: Path) -> None:
             set(connection.execute(f"SELECT * FROM {table}"))
             for table in ("labels", "owners", "anchors", "claims", "waiting")
         )
+        events = connection.execute("SELECT object, kind, namespace, name, revision FROM events").fetchall()
+        tombstones = connection.execute("SELECT number, revision, kind FROM tombstones ORDER BY number").fetchall()
+        (pruned,) = connection.execute("SELECT value FROM meta WHERE key = 'pruned'").fetchone()
     finally:
         connection.close()
     bodies = [(row[:5], json.loads(row[5])) for row in rows]
@@ -51,3 +55,10 @@ def check(path: Path) -> None:
     assert {claim[1] for claim in balanced} == {address for _, addresses in ingress for address in addresses}
     assert waiting == {place for place, addresses in ingress if not addresses}
     assert all(len(body.get("endpoints", ())) <= 100 for row, body in bodies if row[1] == "EndpointSlice")
+    abouts = [(row, body.get("involvedObject", {})) for row, body in bodies if row[1] == "Event"]
+    assert set(events) == {
+        (row[0], *(about.get(key, "") for key in ("kind", "namespace", "name")), row[4]) for row, about in abouts
+    }
+    assert len(tombstones) <= 10_000
+    assert all(pruned < each <= revision and kind != "Event" for _, each, kind in tombstones)
+    assert all(later[0] == one[0] + 1 and later[1] > one[1] for one, later in pairwise(tombstones))
