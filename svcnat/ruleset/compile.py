@@ -1,39 +1,26 @@
 """From a Plan to a ruleset: which elements and selector chains each Service gets.
 
-A service's part is a :class:`Fragment`; a ruleset is the counted union of fragments, so that what services share (an
-endpoint's hairpin, the selector chain of a shape) goes when its last user goes. Policy is not decided here: the Plan
-holds it. The kernel is not read here either: see :mod:`svcnat.ruleset.diff`.
+A service's part is a :class:`~svcnat.ruleset.assembly.Fragment`. Policy is not decided here: the Plan holds it. How
+fragments become one ruleset, and what changes when one of them does, is :mod:`svcnat.ruleset.assembly`'s subject.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2s
 
-from svcnat.ruleset import layout
+from svcnat.ruleset.assembly import Assembly, Fragment
+from svcnat.ruleset.catalogue import declared
 from svcnat.ruleset.endpoints import Backend, Family, Pool
-from svcnat.ruleset.nouns import Chain, Data, Key, Learned, Ruleset, Set, Table, Verdict, comment_text
-from svcnat.ruleset.plan import FAMILIES, Frontend, Kind, Plan, Scope, ServicePortPlan, Settings, of_family
+from svcnat.ruleset.nouns import Data, Key, Learned, Ruleset, Set, Verdict, comment_text
+from svcnat.ruleset.plan import FAMILIES, Frontend, Kind, Plan, Scope, ServicePortPlan
 from svcnat.ruleset.selectors import Affine, Learner, Limited, Restricted, Selector, Shape
 from svcnat.ruleset.slots import MOST, is_exact, slots
 
-_MOST_COUNTED = 50_000  # slots of a table: with a counter each, the kernel takes 0.3 s to add them (Linux 6.18)
 _REFUSE, _DROP = Verdict("goto", "refuse"), Verdict("drop")
 
 Element = tuple[str, Key, Data]  # set name, key, data
-
-
-@dataclass(frozen=True, slots=True)
-class Fragment:
-    """One Service's part of one family's table: its elements, the shapes it goes to, what its clients may remember."""
-
-    family: Family
-    elements: tuple[Element, ...]
-    shapes: tuple[Shape, ...]
-    learned: tuple[Learned, ...] = ()
 
 
 def compile_service(ports: Iterable[ServicePortPlan]) -> tuple[Fragment, ...]:
@@ -45,15 +32,16 @@ def compile_service(ports: Iterable[ServicePortPlan]) -> tuple[Fragment, ...]:
 
 
 def _fragment(family: Family, ports: list[ServicePortPlan]) -> Fragment:
-    elements: list[Element] = []
+    elements: dict[str, dict[Key, Data]] = {}
     shapes: dict[Shape, None] = {}
     learned: list[Learned] = []
     for port in ports:
         parts = _Port(port)
-        elements += parts.elements()
+        for name, key, data in parts.elements():
+            elements.setdefault(name, {}).setdefault(key, data)  # two ports share their cluster IP and hairpins
         shapes |= parts.shapes
         learned += parts.learned()
-    return Fragment(family, tuple(elements), tuple(shapes), tuple(learned))
+    return Fragment(family, elements, tuple(shapes), tuple(learned))
 
 
 class _Port:
@@ -213,126 +201,23 @@ def compile_plan(plan: Plan, origin: str = "manifests") -> Ruleset:
     `origin` says where the objects are kept; the ``about`` chain carries it, for people and for ``sync --force``.
     """
     assembly = Assembly(plan.settings, origin)
-    for ports in plan.services.values():
-        assembly.add(compile_service(ports))
+    for identity, ports in plan.services.items():
+        assembly.put(identity, compile_service(ports))
     return assembly.ruleset()
 
 
 def doubts(plan: Plan) -> list[str]:
     """What the user asked for and gets only nearly, a line each."""
+    return [line for ports in plan.services.values() for line in doubts_of(ports)]
+
+
+def doubts_of(ports: Iterable[ServicePortPlan]) -> list[str]:
+    """The doubts about one Service."""
     return [
         f"{port.title}: the weights have no common measure in {MOST} slots: the shares are rounded"
-        for ports in plan.services.values()
         for port in ports
         if port.scheduler != "maglev" and not is_exact(port.endpoints.cluster.weights)
     ]
-
-
-class Assembly:
-    """The counted union of fragments: add and remove a service's, ask for the ruleset."""
-
-    def __init__(self, settings: Settings, origin: str = "manifests") -> None:
-        self._settings = settings
-        self._origin = origin
-        self._elements: dict[Family, dict[str, dict[Key, Data]]] = {
-            family: {declared.name: {} for declared in layout.sets(family)} for family in FAMILIES
-        }
-        # How many fragments hold an element, where it is more than one: nearly all elements have a single owner.
-        self._shared: Counter[tuple[Family, str, Key]] = Counter()
-        self._shapes: Counter[tuple[Family, Shape]] = Counter()
-        self._learned: dict[Family, dict[tuple[str, ...], Learned]] = {family: {} for family in FAMILIES}
-
-    def add(self, fragments: Iterable[Fragment]) -> None:
-        """Add a service's fragments."""
-        for fragment in fragments:
-            tables = self._elements[fragment.family]
-            for name, key, data in _once(fragment.elements):
-                held = tables[name]
-                if key in held:
-                    self._shared[fragment.family, name, key] += 1
-                else:
-                    held[key] = data
-            for shape in fragment.shapes:
-                self._shapes[fragment.family, shape] += 1
-            for learned in fragment.learned:
-                self._learned[fragment.family][learned.maps] = learned
-
-    def remove(self, fragments: Iterable[Fragment]) -> None:
-        """Take back fragments that were added: what another service holds too stays."""
-        for fragment in fragments:
-            tables = self._elements[fragment.family]
-            for name, key, _ in _once(fragment.elements):
-                identity = (fragment.family, name, key)
-                if self._shared[identity] > 0:
-                    self._shared[identity] -= 1
-                else:
-                    del self._shared[identity]  # Counter's lookup leaves no entry, but a spent one stays
-                    del tables[name][key]
-            for shape in fragment.shapes:
-                self._shapes[fragment.family, shape] -= 1
-            for learned in fragment.learned:
-                del self._learned[fragment.family][learned.maps]
-
-    def ruleset(self) -> Ruleset:
-        """The ruleset of all fragments; it shares element maps with this assembly: use it before the next edit."""
-        return {family: self._table(family) for family in FAMILIES}
-
-    def _table(self, family: Family) -> Table:
-        settings = self._settings
-        elements = dict(self._elements[family])
-        if any(elements.values()):  # a family that no service uses stays empty
-            elements |= _node_elements(family, settings)
-        shapes = sorted((shape.name, shape) for (of, shape), users in self._shapes.items() if of == family and users)
-        declared_sets = layout.sets(family, endpoint_counters=_counts(elements, settings))
-        sets = [sized(declared, len(elements[declared.name])) for declared in declared_sets]
-        chains = [*layout.chains(family, settings, self._origin)]
-        for _, shape in shapes:
-            sets += shape.sets(family)
-            chains += _chains(shape, family, settings)
-        return Table(
-            family,
-            {declared.name: declared for declared in sets},
-            {chain.name: chain for chain in chains},
-            elements,
-            tuple(learned for _, learned in sorted(self._learned[family].items())),
-        )
-
-
-def _counts(elements: Mapping[str, Mapping[Key, Data]], settings: Settings) -> bool:
-    """True if each endpoint gets a counter: as configured, or while there are not too many to add quickly."""
-    if settings.endpoint_counters is not None:
-        return settings.endpoint_counters
-    return sum(len(held) for name, held in elements.items() if "backends-" in name) <= _MOST_COUNTED
-
-
-def _node_elements(family: Family, settings: Settings) -> dict[str, dict[Key, Data]]:
-    """What the node itself brings, whatever its services are."""
-    return {
-        "nodeport-ips": {(address,): None for address in of_family(settings.node_port_addresses, family)},
-        "bridge-hairpins": {(bridge, bridge): None for bridge in settings.bridges},
-    }
-
-
-def _once(elements: Iterable[Element]) -> Iterator[Element]:
-    """Each key of a fragment once: two ports of one service share its cluster IP and its hairpins."""
-    seen = set()
-    for name, key, data in elements:
-        if (name, key) not in seen:
-            seen.add((name, key))
-            yield name, key, data
-
-
-def sized(declared: Set, count: int) -> Set:
-    """The set with room for twice `count` elements, in powers of two, so that growth is rare."""
-    size = layout.SMALLEST_SIZE
-    while size < 2 * count:
-        size *= 2
-    return replace(declared, size=size)
-
-
-@lru_cache(maxsize=4096)
-def _chains(shape: Shape, family: Family, settings: Settings) -> tuple[Chain, ...]:
-    return tuple(shape.chains(family, settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,11 +228,16 @@ class BackendKeys:
     keys: dict[Key, Backend]
 
 
+def frontend_keys(port: ServicePortPlan) -> list[tuple[Set, Key]]:
+    """The elements, each with its set, that count the new flows of a port."""
+    found = dict.fromkeys(_front(frontend, port.protocol) for frontend in port.frontends)
+    return [(declared(port.family, name), key) for name, key in found]
+
+
 def backend_keys(port: ServicePortPlan) -> list[BackendKeys]:
     """The elements that lead to a port's endpoints: whoever wants their counters asks for these."""
     found: dict[str, dict[Key, Backend]] = {}
     for name, key, data in _Port(port).elements():
         if "backends-" in name:
             found.setdefault(name, {})[key] = data  # type: ignore[assignment]
-    declared = {one.name: one for one in layout.sets(port.family)}
-    return [BackendKeys(declared[name], keys) for name, keys in found.items()]
+    return [BackendKeys(declared(port.family, name), keys) for name, keys in found.items()]

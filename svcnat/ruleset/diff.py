@@ -35,19 +35,23 @@ class TableChange:
 
     ``remake``: the table is dropped and made in one transaction, because a set cannot change its type in place (or
     the table is not there: ``remake`` with nothing to drop is harmless). ``refill``: chains that exist with other
-    rules. ``sweep`` and ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element and no rule
-    points at it. ``forgotten``: what packets have learned and must not stay; it may be gone by itself at any moment.
+    rules, or must let go of a set. ``regrow``: those of ``sets`` that replace one of their name, which is too small, or
+    has counters and should not, or the reverse; ``kept`` is what they hold besides ``fresh``. ``sweep`` and
+    ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element and no rule points at it.
+    ``forgotten``: what packets have learned and must not stay; it may be gone by itself at any moment.
     """
 
     family: Family
     remake: bool = False
     sets: tuple[Set, ...] = ()
+    regrow: tuple[str, ...] = ()
     chains: tuple[Chain, ...] = ()
     refill: tuple[Chain, ...] = ()
     sweep: tuple[str, ...] = ()
     sweep_sets: tuple[str, ...] = ()
     stale: Elements = field(default_factory=dict)
     fresh: Elements = field(default_factory=dict)
+    kept: Elements = field(default_factory=dict)
     forgotten: Elements = field(default_factory=dict)
 
     @property
@@ -92,7 +96,8 @@ def diff(have: Mapping[Family, Outline], want: Ruleset) -> Change:
 
 
 def _table_change(have: Outline | None, want: Table) -> TableChange | None:
-    if have is None or not have.readable or _sets_differ(have, want):
+    grown = _grown(have, want) if have and have.readable else None
+    if have is None or grown is None:
         fresh = {name: dict(elements) for name, elements in want.elements.items() if elements}
         return TableChange(
             want.family,
@@ -102,17 +107,27 @@ def _table_change(have: Outline | None, want: Table) -> TableChange | None:
             fresh=fresh,
         )
     stale, fresh = _element_changes(have.elements, want)
+    sweep = tuple(name for name in have.chains if name not in want.chains)
+    # What is to be swept may use the sets that grow: it lets go of them now.
+    emptied = (Chain(name, hook=have.chains[name].hook) for name in sweep) if grown else ()
     change = TableChange(
         want.family,
-        sets=tuple(declared for name, declared in want.sets.items() if name not in have.sets),
+        sets=tuple(declared for name, declared in want.sets.items() if name not in have.sets or name in grown),
+        regrow=grown,
         chains=tuple(chain for name, chain in want.chains.items() if name not in have.chains),
-        refill=tuple(
-            chain for name, chain in want.chains.items() if name in have.chains and have.chains[name] != chain.signature
+        refill=(
+            *(
+                chain
+                for name, chain in want.chains.items()
+                if name in have.chains and (have.chains[name] != chain.signature or chain.uses(grown))
+            ),
+            *emptied,
         ),
-        sweep=tuple(name for name in have.chains if name not in want.chains),
+        sweep=sweep,
         sweep_sets=tuple(name for name in have.sets if name not in want.sets),
         stale=stale,
         fresh=fresh,
+        kept=kept({name: want.elements[name] for name in grown}, fresh),
         forgotten=_forgotten(have.elements, want),
     )
     if any(have.chains[chain.name].hook != chain.hook for chain in change.refill):
@@ -120,16 +135,36 @@ def _table_change(have: Outline | None, want: Table) -> TableChange | None:
     return change if change.sweep or change.sweep_sets or not change.sweeps_only else None
 
 
-def _sets_differ(have: Outline, want: Table) -> bool:
-    """True if a set that is there is of another type, or too small for what it must hold."""
-    for name in have.sets.keys() & want.sets.keys():
-        declared, (signature, size) = want.sets[name], have.sets[name]
-        # A full set would refuse an element that comes before the deletions of its own transaction are counted:
-        # grow at three quarters. Never shrink: a set that is too large costs little, a remake costs the counters.
-        needed = len(want.elements.get(name, ()))
-        if signature != declared.signature or (size < declared.size and 4 * needed > 3 * size):
-            return True
-    return False
+def _grown(have: Outline, want: Table) -> tuple[str, ...] | None:
+    """The sets that are there and too small, or with counters that should have none; None if any is of another type."""
+    found = []
+    for name, declared in want.sets.items():
+        signature, size = have.sets.get(name, (declared.signature, declared.size))
+        if signature == replace(declared, counter=not declared.counter).signature:
+            found.append(name)
+        elif signature != declared.signature:
+            return None
+        elif is_tight(size, len(want.elements.get(name, ()))):
+            found.append(name)
+    return tuple(found)
+
+
+def kept(elements: Elements, fresh: Elements) -> dict[str, dict[Key, Data]]:
+    """Those of the elements that are not fresh."""
+    without = {
+        name: {key: data for key, data in held.items() if key not in fresh.get(name, {})}
+        for name, held in elements.items()
+    }
+    return {name: held for name, held in without.items() if held}
+
+
+def is_tight(size: int, count: int) -> bool:
+    """True if a set of this size must grow to hold `count` elements.
+
+    A full set would refuse an element that comes before the deletions of its own transaction are counted: it grows at
+    three quarters. It never shrinks: a set that is too large costs little, a remake costs the counters.
+    """
+    return 4 * count > 3 * size
 
 
 def _element_changes(have: Elements, want: Table) -> tuple[dict[str, dict[Key, Data]], dict[str, dict[Key, Data]]]:

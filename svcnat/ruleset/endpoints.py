@@ -15,7 +15,7 @@ from typing import Literal
 
 from svcnat.errors import UsageError
 from svcnat.model.addresses import canonical
-from svcnat.model.extensions import WEIGHTS, parse_weights
+from svcnat.model.extensions import PROBE_RESULTS, WEIGHTS, parse_probe_results, parse_weights
 from svcnat.model.objects import Endpoint, EndpointSlice, ServicePort
 
 Family = Literal["ip", "ip6"]  # as nftables spells them
@@ -66,14 +66,15 @@ class _Candidate:
 
 
 def categorize(
-    port: ServicePort, slices: Iterable[EndpointSlice], family: Family, *, node: str, zone: str
+    port: ServicePort, slices: Iterable[EndpointSlice], family: Family, *, node: str, zone: str, probed: bool = False
 ) -> Endpoints:
     """Sort the endpoints of a port by what they may be used for, seen from a node in a zone ("" if unknown).
 
-    The same (address, port) in two slices counts once. The order of the slices does not matter, unless they
-    contradict each other.
+    If the Service asks for probes (`probed`), an endpoint that failed them is not ready, whatever its slice says;
+    results that are left from another time do not count. The same (address, port) in two slices counts once. The order
+    of the slices does not matter, unless they contradict each other.
     """
-    found = sorted(_candidates(port, slices, family), key=lambda one: _numeric(one.backend))
+    found = sorted(_candidates(port, slices, family, probed=probed), key=lambda one: _numeric(one.backend))
     near = [one for one in found if one.node == node]
     local, cluster = _usable(near), _usable(found)
     return Endpoints(
@@ -117,7 +118,9 @@ def _pool(candidates: list[_Candidate]) -> Pool:
     return Pool(tuple(one.backend for one in weighted), tuple(one.weight for one in weighted))
 
 
-def _candidates(port: ServicePort, slices: Iterable[EndpointSlice], family: Family) -> Iterable[_Candidate]:
+def _candidates(
+    port: ServicePort, slices: Iterable[EndpointSlice], family: Family, *, probed: bool
+) -> Iterable[_Candidate]:
     """Endpoints whose slice has this port: slice ports match by name **and** protocol, None meaning "" and TCP."""
     wanted = (port.name, port.protocol or "TCP")
     found: dict[Backend, _Candidate] = {}
@@ -132,24 +135,24 @@ def _candidates(port: ServicePort, slices: Iterable[EndpointSlice], family: Fami
         if not numbers:
             continue
         weights = _weights(piece)
+        results = _results(piece) if probed else {}
         for endpoint in piece.endpoints:
             if endpoint.addresses:
                 address = spelled(endpoint.addresses[0])
+                works, weight = results.get(address, True), weights.get(address, 1)
                 for number in numbers:
-                    found.setdefault(
-                        (address, number), _candidate((address, number), endpoint, weights.get(address, 1))
-                    )
+                    found.setdefault((address, number), _candidate((address, number), endpoint, weight, works=works))
     return found.values()
 
 
-def _candidate(backend: Backend, endpoint: Endpoint, weight: int) -> _Candidate:
+def _candidate(backend: Backend, endpoint: Endpoint, weight: int, *, works: bool) -> _Candidate:
+    """An endpoint whose probe fails is neither ready nor serving, as a Pod whose readinessProbe fails."""
     conditions, hints = endpoint.conditions, endpoint.hints
-    ready = conditions.ready is not False
     return _Candidate(
         backend,
         weight,
-        ready=ready,
-        serving=conditions.serving is not False,
+        ready=works and conditions.ready is not False,
+        serving=works and conditions.serving is not False,
         terminating=bool(conditions.terminating),
         node=endpoint.node_name,
         nodes=frozenset(hint.name for hint in hints.for_nodes) if hints else frozenset(),
@@ -160,6 +163,11 @@ def _candidate(backend: Backend, endpoint: Endpoint, weight: int) -> _Candidate:
 def _weights(piece: EndpointSlice) -> dict[str, int]:
     text = piece.metadata.annotations.get(WEIGHTS)
     return parse_weights(text) if text else {}
+
+
+def _results(piece: EndpointSlice) -> dict[str, bool]:
+    text = piece.metadata.annotations.get(PROBE_RESULTS)
+    return parse_probe_results(text) if text else {}
 
 
 def spelled(address: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from svcnat.ruleset.diff import Change, TableChange, diff
 from svcnat.ruleset.endpoints import Family
-from svcnat.ruleset.nouns import TABLE, Chain, Data, Key, Ruleset, Verdict
+from svcnat.ruleset.nouns import TABLE, Chain, Data, Elements, Key, Ruleset, Verdict
 
 _PART = 1000  # elements a transaction, where all at once are too many
 _DISPATCH = ("frontends", "nodeports", "inside-frontends", "inside-nodeports")
@@ -36,15 +36,17 @@ def render_change(change: Change) -> str:
 def render_parts(change: Change) -> Iterator[str]:
     """The same as :func:`render_change` in several transactions, for where one would be too large.
 
-    Each is safe alone, unless a table is made anew: first structure, then elements by set, those that packets are
-    dispatched by last, so that nothing points at what is not there yet. An element that changes does so in one piece.
+    Each is safe alone, unless a table or a set is made anew: first structure, then elements by set, those that packets
+    are dispatched by last, so that nothing points at what is not there yet. An element that changes does so in one
+    piece.
     """
     for part in change.values():
         if part.sweeps_only:
             continue
-        yield _script(replace(part, stale={}, fresh={}, forgotten={}))
-        for name in sorted({**part.stale, **part.fresh}, key=lambda name: name in _DISPATCH):
-            stale, fresh = part.stale.get(name, {}), part.fresh.get(name, {})
+        yield _script(replace(part, stale={}, fresh={}, kept={}, forgotten={}))
+        stales, freshes = _deleted(part), _added(part)
+        for name in sorted({**stales, **freshes}, key=lambda name: name in _DISPATCH):
+            stale, fresh = stales.get(name, {}), freshes.get(name, {})
             keys = [*{**stale, **fresh}]
             for start in range(0, len(keys), _PART):
                 piece = keys[start : start + _PART]
@@ -90,24 +92,40 @@ def _statements(part: TableChange) -> Iterator[str]:
         yield f"add table {where}"
         yield f"delete table {where}"
         yield f"add table {where}"
+    # First of all, chains let go of the sets that are replaced.
+    for chain in part.refill:
+        yield f"flush chain {where} {chain.name}"
+    for name in part.regrow:
+        yield f"delete set {where} {name}"
     for declared in part.sets:
         yield f"add {'map' if declared.is_map else 'set'} {where} {declared.name} {{ {declared.declaration} }}"
     for chain in part.chains:
         hook = f" {{ {chain.hook} }}" if chain.hook else ""
         yield f"add chain {where} {chain.name}{hook}"
-    for chain in part.refill:
-        yield f"flush chain {where} {chain.name}"
     for chain in (*part.chains, *part.refill):
         yield from _rules(where, chain)
     # Deletions first: an element whose data changed is in both, and adding it while it exists is EEXIST.
-    for name, elements in part.stale.items():
+    for name, elements in _deleted(part).items():
         yield from _elements(f"delete element {where} {name}", dict.fromkeys(elements))
     for name, elements in part.forgotten.items():
         # What expires on the way would be ENOENT, and undo everything: adding it while it is there does nothing.
         yield from _elements(f"add element {where} {name}", elements)
         yield from _elements(f"delete element {where} {name}", dict.fromkeys(elements))
-    for name, elements in part.fresh.items():
+    for name, elements in _added(part).items():
         yield from _elements(f"add element {where} {name}", elements)
+
+
+def _deleted(part: TableChange) -> Elements:
+    """What is deleted one by one: a set that is replaced takes its elements along."""
+    return {name: elements for name, elements in part.stale.items() if name not in part.regrow}
+
+
+def _added(part: TableChange) -> Elements:
+    """What is added, to sets that are replaced all they hold."""
+    return {
+        name: {**part.kept.get(name, {}), **part.fresh.get(name, {})}
+        for name in dict.fromkeys((*part.kept, *part.fresh))
+    }
 
 
 def _rules(where: str, chain: Chain) -> Iterator[str]:

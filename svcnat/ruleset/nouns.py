@@ -7,7 +7,7 @@ Syntax: nft(8), sections SETS, MAPS, CHAINS, STATEMENTS.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2s
@@ -299,10 +299,26 @@ class Chain:
     rules: tuple[Rule, ...] = ()
     hook: Hook | None = None
 
+    def uses(self, sets: Collection[str]) -> bool:
+        """True if a rule looks one of these sets up, or adds to it."""
+        return any(
+            name in sets for rule in self.rules for noun in (*rule.matches, rule.statement) for name in _sets(noun)
+        )
+
     @cached_property
     def signature(self) -> ChainSignature:
         """What can be compared with the kernel's."""
         return ChainSignature(self.hook, tuple(rule.signature for rule in self.rules))
+
+
+def _sets(noun: Match | Statement) -> tuple[str, ...]:
+    match noun:
+        case In(set=name) | OverLimit(set=name) | Vmap(map=name) | Dnat(map=name) | Update(map=name):
+            return (name,)
+        case DnatToPair():
+            return noun.addresses, noun.ports
+        case _:
+            return ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ EndpointSlices. Source of the rules: core/v1 Service, and kube-proxy's behaviour
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import collapse_addresses, ip_address, ip_network
 
@@ -19,6 +19,7 @@ from svcnat.model.extensions import (
     CONNECTION_RATE,
     MAX_CONNECTIONS,
     ON_REMOVAL,
+    PROBE,
     SCHEDULER,
     Rate,
     Scheduler,
@@ -31,6 +32,10 @@ from svcnat.model.labels import HEADLESS_LABEL, PROXY_LABEL, SERVICE_LABEL
 from svcnat.model.objects import EndpointSlice, Service, ServicePort
 from svcnat.model.services import cluster_ips_of, has_node_ports, needs_health_check
 from svcnat.ruleset.endpoints import Endpoints, Family, categorize, family_of, spelled
+
+Identity = tuple[str, str]  # namespace and name of a Service
+Claim = tuple[Family, str, str, int]  # a frontend: family, address ("" for a node port), protocol, port
+Seniority = tuple[str, str, str]
 
 FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 PROTOCOLS = ("tcp", "udp", "sctp")
@@ -169,7 +174,7 @@ class Plan:
     """The services of one node; ``services`` maps (namespace, name) to the ports of the service."""
 
     settings: Settings
-    services: dict[tuple[str, str], tuple[ServicePortPlan, ...]]
+    services: dict[Identity, tuple[ServicePortPlan, ...]]
     health_checks: tuple[HealthCheck, ...] = field(default=())
 
 
@@ -180,51 +185,55 @@ def plan(services: Iterable[Service], slices: Iterable[EndpointSlice], settings:
     Service that their ``kubernetes.io/service-name`` label names, in their namespace. Of two Services that claim the
     same address, protocol and port, the one whose cluster IP it is has it, else the older one.
     """
-    by_service: dict[tuple[str, str], list[EndpointSlice]] = {}
+    by_service: dict[Identity, list[EndpointSlice]] = {}
     for piece in slices:
         if name := piece.metadata.labels.get(SERVICE_LABEL):
             by_service.setdefault((piece.metadata.namespace, name), []).append(piece)
-    planned: dict[tuple[str, str], tuple[ServicePortPlan, ...]] = {}
+    planned: dict[Identity, tuple[ServicePortPlan, ...]] = {}
     checks: list[HealthCheck] = []
-    for service in sorted(services, key=_seniority):
+    for service in sorted(services, key=seniority):
         identity = (service.metadata.namespace, service.metadata.name)
         if ports := plan_service(service, by_service.get(identity, ()), settings):
             planned[identity] = ports
             checks += filter(None, [health_check(service, ports)])
     owners = _owners(planned)
     for identity, ports in planned.items():
-        planned[identity] = tuple(_owned(port, identity, owners) for port in ports)
+        lost = {claim for claim in claims_of(ports) if owners[claim] != identity}
+        planned[identity] = tuple(without(port, lost) for port in ports)
     return Plan(settings, planned, tuple(checks))
 
 
-def _seniority(service: Service) -> tuple[str, str, str]:
+def seniority(service: Service) -> Seniority:
+    """What Services are ordered by, the older first: no two have the same."""
     meta = service.metadata
     return meta.creation_timestamp or "", meta.namespace, meta.name
 
 
-_Claim = tuple[Family, str, str, int]
-_Identity = tuple[str, str]
-
-
-def _owners(planned: dict[_Identity, tuple[ServicePortPlan, ...]]) -> dict[_Claim, _Identity]:
+def _owners(planned: dict[Identity, tuple[ServicePortPlan, ...]]) -> dict[Claim, Identity]:
     """Who has each address, protocol and port; cluster IPs first, lest an external IP takes what was allocated."""
-    owners: dict[_Claim, _Identity] = {}
+    owners: dict[Claim, Identity] = {}
     for allocated in (True, False):
         for identity, ports in planned.items():
             for port in ports:
                 for frontend in port.frontends:
                     if (frontend.kind is Kind.CLUSTER_IP) is allocated:
-                        owners.setdefault(_claim(port, frontend), identity)
+                        owners.setdefault(claim_of(port, frontend), identity)
     return owners
 
 
-def _claim(port: ServicePortPlan, frontend: Frontend) -> _Claim:
+def claim_of(port: ServicePortPlan, frontend: Frontend) -> Claim:
+    """What only one Service can have."""
     return port.family, frontend.address, port.protocol, frontend.port
 
 
-def _owned(port: ServicePortPlan, identity: _Identity, owners: dict[_Claim, _Identity]) -> ServicePortPlan:
+def claims_of(ports: Iterable[ServicePortPlan]) -> set[Claim]:
+    """Everything that a Service with these ports claims."""
+    return {claim_of(port, frontend) for port in ports for frontend in port.frontends}
+
+
+def without(port: ServicePortPlan, lost: Collection[Claim]) -> ServicePortPlan:
     """The port without the frontends that another Service has."""
-    mine = tuple(each for each in port.frontends if owners[_claim(port, each)] == identity)
+    mine = tuple(each for each in port.frontends if claim_of(port, each) not in lost)
     return port if len(mine) == len(port.frontends) else replace(port, frontends=mine)
 
 
@@ -252,7 +261,7 @@ def _plan_port(
         family=family,
         protocol=protocol,
         frontends=tuple(_frontends(service, port, port.port, address, settings)),
-        endpoints=categorize(port, slices, family, node=settings.node_name, zone=settings.zone),
+        endpoints=categorize(port, slices, family, node=settings.node_name, zone=settings.zone, probed=PROBE in notes),
         scheduler=parse_scheduler(notes.get(SCHEDULER, "random")),
         affinity=_affinity(service) if spec.session_affinity == "ClientIP" else 0,
         max_connections=parse_max_connections(notes[MAX_CONNECTIONS]) if MAX_CONNECTIONS in notes else 0,

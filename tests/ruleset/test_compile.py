@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from svcnat.ruleset.compile import Assembly, compile_plan, compile_service, doubts, frontend_of
-from svcnat.ruleset.diff import apply, diff, outline
+from svcnat.ruleset.compile import compile_plan, doubts, frontend_of
 from svcnat.ruleset.endpoints import Endpoints, Pool
 from svcnat.ruleset.nftables import render
 from svcnat.ruleset.nouns import Verdict, comment_text
@@ -21,7 +20,6 @@ from svcnat.ruleset.plan import (
     ServicePortPlan,
     Settings,
     plan,
-    plan_service,
 )
 from tests.ruleset.build import LEAVING, service, slice_of
 
@@ -37,26 +35,6 @@ def test_a_thousand_services_of_one_shape_add_no_chain() -> None:
     slices = [slice_of(f"s{n}", "10.0.0.1", "10.0.0.2", "10.0.0.3") for n in range(1000)]
     many = [service(f"s{n}", f"10.96.{n // 250}.{n % 250 + 1}") for n in range(1000)]
     assert ruleset_of(many, slices)["ip"].chains == ruleset_of(many[:1], slices)["ip"].chains
-
-
-def test_deleting_a_service_keeps_what_others_share() -> None:
-    """The hairpin of an endpoint and the selector chain of a shape go with their last user, not before."""
-    both = [service("a", "10.96.0.1"), service("b", "10.96.0.2")]
-    slices = [slice_of("a", "10.0.0.1"), slice_of("b", "10.0.0.1", "10.0.0.2")]
-    parts = {
-        one.metadata.name: compile_service(plan_service(one, [piece], SETTINGS))
-        for one, piece in zip(both, slices, strict=True)
-    }
-    assembly = Assembly(SETTINGS)
-    assembly.add(parts["a"])
-    assembly.add(parts["b"])
-    assembly.remove(parts["b"])
-    table = assembly.ruleset()["ip"]
-    assert set(table.elements["hairpins"]) == {("10.0.0.1", "10.0.0.1")}
-    assert "tcp-random-1" in table.chains
-    assert "tcp-random-2" not in table.chains
-    assembly.remove(parts["a"])
-    assert not any(assembly.ruleset()["ip"].elements.values())
 
 
 def test_two_ports_of_a_service_share_its_cluster_ip() -> None:
@@ -101,33 +79,6 @@ def test_any_text_becomes_one_harmless_comment(text) -> None:
     comment = comment_text(text)
     assert len(comment) <= 117
     assert not set(comment) & set('"\\\n\r;{}`$')
-
-
-names = st.sampled_from(["a", "b", "c"])
-endpoints = st.lists(st.sampled_from([f"10.0.0.{n}" for n in range(1, 6)]), unique=True, max_size=5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(names, endpoints, st.sampled_from(["TCP", "UDP", "SCTP"])), max_size=12))
-def test_any_sequence_of_edits_ends_where_a_fresh_compilation_does(edits) -> None:
-    """Counting what services share is exact: incremental and fresh rulesets are equal, and so is every diff."""
-    assembly = Assembly(SETTINGS)
-    current: dict = {}
-    before = apply({}, compile_plan(Plan(SETTINGS, {})))
-    for name, addresses, protocol in edits:
-        one = service(name, f"10.96.0.{ord(name)}", ports=((80, protocol),))
-        ports = plan_service(one, [slice_of(name, *addresses, ports=(("p80", 8080, protocol),))], SETTINGS)
-        if name in current:
-            assembly.remove(compile_service(current[name]))
-        current[name] = ports
-        assembly.add(compile_service(ports))
-        fresh = compile_plan(Plan(SETTINGS, {("default", key): value for key, value in sorted(current.items())}))
-        incremental = assembly.ruleset()
-        assert incremental == fresh
-        change = diff(outline(before), fresh)
-        assert apply(change, before) == fresh
-        assert diff(outline(fresh), incremental) == {}
-        before = fresh
 
 
 def test_render_names_every_family_and_nothing_twice() -> None:

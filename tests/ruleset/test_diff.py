@@ -138,6 +138,45 @@ def test_a_set_is_remade_only_when_it_gets_tight() -> None:
         assert bool(change) == remade
 
 
+def test_a_set_that_grows_is_replaced_in_one_transaction() -> None:
+    """Chains let go of it, it is deleted, made larger and filled; then they are filled again: nothing else moves."""
+    rules = wanted("10.0.0.1")
+    good = outline(rules)["ip"]
+    sets = {**good.sets, "cluster-ips": (good.sets["cluster-ips"][0], 1)}
+    chains = {**good.chains, "stray": ChainSignature(None, ())}
+    elements = {**good.elements, "cluster-ips": {("10.96.0.1",): None, ("10.96.0.2",): None}}
+    change = diff(observed(rules, sets=sets, chains=chains, elements=elements), rules)
+    where = "ip svcnat"
+    declared = rules["ip"].sets["cluster-ips"].declaration
+    services = [f"add rule {where} services {rule}" for rule in rules["ip"].chains["services"].rules]
+    structure = [
+        f"flush chain {where} services",
+        f"flush chain {where} stray",  # it may use the set, and is swept later
+        f"delete set {where} cluster-ips",
+        f"add set {where} cluster-ips {{ {declared} }}",
+        *services,
+    ]
+    filled = f"add element {where} cluster-ips {{ 10.96.0.1 }}"
+    assert render_change(change).splitlines() == [*structure, filled]
+    assert [part.splitlines() for part in render_parts(change)] == [structure, [filled]]
+    assert change["ip"].counts()["elements deleted"] == 1  # the one that was too much
+
+
+def test_maps_whose_counters_turn_are_replaced() -> None:
+    """A map cannot gain or lose them in place; the elements of the old one are not even looked at."""
+    without, with_counters = (
+        compile_plan(
+            plan([service("a", "10.96.0.1")], [slice_of("a", "10.0.0.1")], Settings(endpoint_counters=counted))
+        )
+        for counted in (False, True)
+    )
+    change = diff(observed(without, elements={**outline(without)["ip"].elements, "backends-tcp": {}}), with_counters)
+    assert not change["ip"].remake
+    assert set(change["ip"].regrow) == {name for name in with_counters["ip"].sets if "backends-" in name}
+    assert change["ip"].fresh == {"backends-tcp": {("10.96.0.1", 80, 0): ("10.0.0.1", 8080)}}
+    assert apply(change, without)["ip"] == with_counters["ip"]
+
+
 def test_a_family_that_is_not_wanted_is_left_alone() -> None:
     """The caller decides which tables there should be; apply keeps the others."""
     rules = wanted("10.0.0.1")

@@ -136,3 +136,23 @@ def test_weights_come_with_the_slice() -> None:
     piece = slice_of("web", "10.0.0.1", "10.0.0.2", "10.0.0.3", weights='{"10.0.0.2": 7, "10.0.0.3": 0}')
     pool = categorize(PORT, [piece], "ip", node="", zone="").cluster
     assert (pool.backends, pool.weights) == ((("10.0.0.1", 8080), ("10.0.0.2", 8080)), (1, 7))
+
+
+def test_an_endpoint_that_fails_its_probe_is_not_used() -> None:
+    """It neither gets nor keeps flows, whatever its conditions say; unknown results change nothing."""
+    piece = slice_of("web", "10.0.0.1", ("10.0.0.2", LEAVING), "10.0.0.3", ("10.0.0.4", NOT_READY), node="node-1")
+    results = '{"10.0.0.1": false, "10.0.0.2": false, "10.0.0.4": true}'
+    piece = replace(piece, metadata=replace(piece.metadata, annotations={"svcnat.io/probe-results": results}))
+    found = categorize(PORT, [piece], "ip", node="node-1", zone="", probed=True)
+    assert found.cluster.backends == (("10.0.0.3", 8080),)
+    assert found.serving == (("10.0.0.3", 8080), ("10.0.0.4", 8080))
+    assert found.local_ready == {"10.0.0.3"}
+
+
+def test_results_of_probes_count_only_while_somebody_probes() -> None:
+    """A Service that no longer asks for probes is rid of what the last ones said."""
+    piece = slice_of("web", "10.0.0.1")
+    piece = replace(
+        piece, metadata=replace(piece.metadata, annotations={"svcnat.io/probe-results": '{"10.0.0.1": false}'})
+    )
+    assert cluster(piece) == ["10.0.0.1"]

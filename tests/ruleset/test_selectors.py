@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from svcnat.model.objects import Service
-from svcnat.ruleset.compile import Assembly, backend_keys, compile_plan, compile_service
+from svcnat.ruleset.assembly import Assembly
+from svcnat.ruleset.compile import backend_keys, compile_plan, compile_service, frontend_keys
 from svcnat.ruleset.nouns import Table
 from svcnat.ruleset.plan import Settings, plan, plan_service
 from tests.ruleset.build import LEAVING, service, slice_of
@@ -123,9 +124,9 @@ def test_what_is_learned_goes_with_its_service() -> None:
     one = service("web", "10.96.0.10", session_affinity="ClientIP", internal_traffic_policy="Local")
     fragments = compile_service(plan_service(one, [slice_of("web", "10.0.0.1", node="node-1")], SETTINGS))
     assembly = Assembly(SETTINGS)
-    assembly.add(fragments)
+    assembly.put(("default", "web"), fragments)
     assert [len(learned.maps) for learned in assembly.ruleset()["ip"].learned] == [1, 1]
-    assembly.remove(fragments)
+    assembly.drop(("default", "web"))
     made = assembly.ruleset()["ip"]
     assert not made.learned
     assert not any(declared.dynamic for declared in made.sets.values())
@@ -164,3 +165,7 @@ def test_counters_are_asked_for_where_the_endpoints_are() -> None:
         "nodeport-backends-tcp": {(30080, 0): ("10.0.0.1", 8080)},
         "local-nodeport-backends-tcp": {(30080, 0): ("10.0.0.1", 8080)},
     }
+    assert [(declared.name, key) for declared, key in frontend_keys(port)] == [
+        ("frontends", ("10.96.0.10", "tcp", 80)),
+        ("nodeports", ("tcp", 30080)),
+    ]
