@@ -25,7 +25,7 @@ _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _PROTOCOL_NUMBERS = {name: number for number, name in _PROTOCOLS.items()}
 _WIDTH = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 4, "inet_service": 4, "slot": 4, "ifname": 16}
 _ALONE = {"inet_proto": 1, "inet_service": 2}  # only in a concatenation is a field padded
-_PREFIX = "/prefix"  # a range of addresses, as the last field of an interval set
+PREFIX = "/prefix"  # a range of addresses, as the last field of an interval set
 
 
 _READ: dict[str, Callable[[bytes], str | int]] = {
@@ -69,15 +69,15 @@ def read_range(fields: tuple[str, ...], first: bytes, last: bytes) -> Key:
     svcnat writes nothing but CIDRs; a stranger's other range comes out as no CIDR of ours.
     """
     *same, final = fields
-    kind = final.removesuffix(_PREFIX)
+    kind = final.removesuffix(PREFIX)
     low, high = first[-_WIDTH[kind] :], last[-_WIDTH[kind] :]
     size = int.from_bytes(high, "big") - int.from_bytes(low, "big") + 1
     prefix = 8 * len(low) - size.bit_length() + 1
     return (*read_fields(tuple(same), first), f"{address(low)}/{prefix}")
 
 
-def read_elements(declared: Set, listed: memoryview) -> Iterator[tuple[Key, Data]]:
-    """The (key, data) pairs of an NFTA_SET_ELEM_LIST_ELEMENTS attribute of that set."""
+def read_elements(declared: Set, listed: memoryview, *, keys_only: bool = False) -> Iterator[tuple[Key, Data]]:
+    """The (key, data) pairs of an NFTA_SET_ELEM_LIST_ELEMENTS attribute of that set; None for data not asked for."""
     for _, element in walk(listed):
         parts = attributes(element)
         raw = bytes(attributes(parts[_KEY])[_VALUE])
@@ -85,7 +85,7 @@ def read_elements(declared: Set, listed: memoryview) -> Iterator[tuple[Key, Data
             key = read_range(declared.fields, raw, bytes(attributes(parts[_KEY_END])[_VALUE]))
         else:
             key = read_fields(declared.fields, raw)
-        if not declared.is_map:
+        if keys_only or not declared.is_map:
             yield key, None
         elif declared.data_fields == ("verdict",):
             yield key, _verdict(parts)

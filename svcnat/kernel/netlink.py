@@ -1,7 +1,8 @@
 """Netlink itself: messages, attributes, and one conversation with the kernel over a socket.
 
 It knows no protocol's messages: :mod:`svcnat.kernel.nfnetlink`, :mod:`svcnat.kernel.conntrack` and
-:mod:`svcnat.kernel.host` do. It listens to no events. Source: include/uapi/linux/netlink.h, netlink(7).
+:mod:`svcnat.kernel.host` do. Listening is :mod:`svcnat.kernel.events`' work. Source:
+include/uapi/linux/netlink.h, netlink(7).
 """
 
 from __future__ import annotations
@@ -11,30 +12,52 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address
 from itertools import islice
+from typing import NamedTuple
 
-from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
+from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError, TooLargeError
 
 ROUTE, NETFILTER = 0, 12  # the protocols that svcnat speaks
 NESTED = 0x8000  # or-ed to the type of an attribute that holds attributes
 
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+ACKNOWLEDGE = _ACK
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_BUFFER_OVERHEAD = 64  # what the kernel wants of a send buffer besides the datagram, and a little more
 _INTERRUPTED, _CAPPED, _HAS_ATTRIBUTES = 0x10, 0x100, 0x200  # flags of answers
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type with two flag bits
 _NUMBER = struct.Struct("=i")
 _TYPE_MASK = 0x3FFF
-_MESSAGE = 1  # NLMSGERR_ATTR_MSG
+_MESSAGE, _OFFSET = 1, 2  # NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _RECEIVE_BUFFER = 1 << 20  # the kernel fills what it is given: larger reads, fewer system calls
 _READS = 20  # objects that come and go at every look are a fault of their own
 _BATCH = 100  # requests in one datagram: as many refusals still fit the receive buffer of an ordinary user
 
 Attributes = dict[int, memoryview]
+
+
+class Request(NamedTuple):
+    """One message of a transaction: its type, flags, and what follows the netlink header."""
+
+    message: int
+    flags: int
+    body: bytes
+
+
+class Refusal(NamedTuple):
+    """What the kernel says of one request: its place, an errno (0: done), words, and where the fault is in its body."""
+
+    place: int
+    number: int
+    detail: str
+    offset: int | None
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -75,6 +98,19 @@ def address(raw: bytes) -> str:
     return str(IPv6Address(raw)) if len(raw) == 16 else socket.inet_ntop(socket.AF_INET, raw)
 
 
+def open_socket(protocol: int, subject: str) -> socket.socket:
+    """A netlink socket in the network namespace of the calling thread.
+
+    Raises:
+        MissingError: the kernel does not speak the protocol.
+
+    """
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    except OSError as error:
+        raise MissingError(f"{subject}: {os.strerror(error.errno or 0)}") from error
+
+
 class Connection:
     """A netlink socket in the network namespace of the thread that makes it; it stays there.
 
@@ -89,10 +125,7 @@ class Connection:
 
         """
         self._subject = subject
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        except OSError as error:
-            raise MissingError(f"{subject}: {os.strerror(error.errno or 0)}") from error
+        self._socket = open_socket(protocol, subject)
         # Refusals that say why, and do not repeat the request.
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
@@ -166,6 +199,44 @@ class Connection:
             results += numbers.values()
         return results
 
+    def transact(self, requests: Sequence[Request]) -> list[Refusal]:
+        """Send requests that the kernel takes as one, in a single datagram; what it says of them, in its order.
+
+        At least one request should have :data:`ACKNOWLEDGE`, to be told of success.
+
+        Raises:
+            TooLargeError: the datagram does not fit the send buffer, and this process may not enlarge it.
+            KernelError: it cannot be sent at all.
+
+        """
+        self._finish()
+        first = self._sequence + 1
+        self._sequence += len(requests)
+        datagram = b"".join(
+            part
+            for sequence, (message, flags, body) in enumerate(requests, first)
+            for part in _parts(message, flags | _REQUEST, sequence, body)
+        )
+        self._make_room(len(datagram) + _BUFFER_OVERHEAD)
+        self._send(datagram)
+        refusals: list[Refusal] = []
+        # The kernel has answered when send() returns: whatever it had to say is in the queue.
+        while True:
+            try:
+                data = self._datagram(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._answered = True
+                return refusals
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # more refusals than fit: those that did are as good
+                    raise self.refusal(error.errno or 0) from error
+                continue
+            refusals += [
+                Refusal(sequence - first, _errno(body), _detail(kind, flags, body), _offset(flags, body))
+                for kind, flags, sequence, body in messages(data)
+                if kind == _ERROR and first <= sequence <= self._sequence
+            ]
+
     def refusal(self, number: int, detail: str = "") -> KernelError:
         """The error that an errno of the kernel's stands for; `detail` is what the kernel adds in words."""
         reason = f"{os.strerror(number)} ({detail})" if detail else os.strerror(number)
@@ -174,6 +245,8 @@ class Connection:
                 return PrivilegeError(f"{self._subject}: needs root, or CAP_NET_ADMIN in this network namespace")
             case errno.ENOENT:
                 return MissingError(f"{self._subject}: {reason}")
+            case errno.EMSGSIZE:
+                return TooLargeError(f"{self._subject}: {reason}")
             case errno.EINTR | errno.EAGAIN:
                 return StaleError(f"{self._subject}: changed while it was read")
             case _:
@@ -214,23 +287,56 @@ class Connection:
             raise self.refusal(error.errno or 0) from error
         self._answered = False
 
+    def _make_room(self, size: int) -> None:
+        """Enlarge the send buffer if `size` does not fit; the kernel itself doubles what it is asked for."""
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < size:
+            force(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, size)
+
     def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
         """The messages of one datagram, as (type, flags, sequence, what follows the header)."""
         try:
-            size = self._socket.recv_into(self._buffer)
+            data = self._datagram()
         except OSError as error:
             self._answered = True  # what was lost may be the end of the answer: nobody may wait for it
             raise self.refusal(error.errno or 0) from error
-        data = memoryview(self._buffer[:size].tobytes())  # a copy, since attributes point into it
-        position = 0
-        while position + _HEADER.size <= size:
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, position)
-            yield kind, flags, sequence, data[position + _HEADER.size : position + length]
-            position += (length + 3) & ~3
+        return messages(data)
+
+    def _datagram(self, flags: int = 0) -> memoryview:
+        size = self._socket.recv_into(self._buffer, 0, flags)
+        return memoryview(self._buffer[:size].tobytes())  # a copy, since attributes point into it
+
+
+def messages(data: memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
+    """The messages of a datagram, as (type, flags, sequence, what follows the header)."""
+    position, end = 0, len(data)
+    while position + _HEADER.size <= end:
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, position)
+        if length < _HEADER.size:
+            return  # no message: an endless run of them would follow
+        yield kind, flags, sequence, data[position + _HEADER.size : position + length]
+        position += (length + 3) & ~3
+
+
+def enlarge_receive_buffer(opened: socket.socket, size: int) -> None:
+    """Let a socket hold `size` bytes of what was not read yet, or as many as an ordinary user may have."""
+    force(opened, _SO_RCVBUFFORCE, socket.SO_RCVBUF, size)
+
+
+def force(opened: socket.socket, privileged: int, ordinary: int, size: int) -> None:
+    """Set the size of a buffer beyond net.core's limits, or up to them where CAP_NET_ADMIN is not the machine's."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, privileged, size)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, ordinary, size)
 
 
 def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body + bytes(-len(body) % 4)
+    return b"".join(_parts(kind, flags, sequence, body))
+
+
+def _parts(kind: int, flags: int, sequence: int, body: bytes) -> tuple[bytes, ...]:
+    """A message in pieces, so that a large one is copied once."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0), body, bytes(-len(body) % 4)
 
 
 def _errno(body: memoryview) -> int:
@@ -240,11 +346,21 @@ def _errno(body: memoryview) -> int:
 
 def _detail(kind: int, flags: int, body: memoryview) -> str:
     """What the kernel says in words about a refusal (extended acknowledgement); mostly nothing."""
+    said = _extended(kind, flags, body).get(_MESSAGE)
+    return bytes(said).rstrip(b"\0").decode(errors="replace") if said is not None else ""
+
+
+def _offset(flags: int, body: memoryview) -> int | None:
+    """Where in the body of a refused request the kernel sees the fault; it counts from the netlink header."""
+    said = _extended(_ERROR, flags, body).get(_OFFSET)
+    return None if said is None else int.from_bytes(said, sys.byteorder) - _HEADER.size
+
+
+def _extended(kind: int, flags: int, body: memoryview) -> Attributes:
     if not flags & _HAS_ATTRIBUTES:
-        return ""
+        return {}
     start = _NUMBER.size
     if kind == _ERROR:
         request = _HEADER.unpack_from(body, start)[0]
         start += _HEADER.size if flags & _CAPPED else (request + 3) & ~3
-    said = attributes(body[start:]).get(_MESSAGE)
-    return bytes(said).rstrip(b"\0").decode(errors="replace") if said is not None else ""
+    return attributes(body[start:])

@@ -190,6 +190,26 @@ def call(name_or_path: str | os.PathLike[str] | None, function: Callable[[], T])
     return results[0]
 
 
+def call_apart(function: Callable[[], T]) -> T:
+    """The result of `function`, called in a thread in a network namespace that holds nothing and has no name.
+
+    It ends with the thread, unless a socket that the function opened there is still open.
+
+    Raises:
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+
+    """
+
+    def apart() -> T:
+        try:
+            _unshare(_CLONE_NEWNET)
+        except OSError as error:
+            raise _classified(error, "cannot create a network namespace") from error
+        return function()
+
+    return call(None, apart)
+
+
 def identity(name_or_path: str | os.PathLike[str] | None = None) -> tuple[int, int]:
     """Device and inode of a network namespace, None for the thread's: equal when two names mean the same one.
 

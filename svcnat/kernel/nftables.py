@@ -7,15 +7,17 @@ the nouns of :mod:`svcnat.ruleset.nouns`, and nothing of Services.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterable, Iterator
 
 from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
 from svcnat.kernel import netns
+from svcnat.kernel.batch import batch
 from svcnat.kernel.elements import comment, counter, one_element, read_elements
 from svcnat.kernel.libnftables import Libnftables
 from svcnat.kernel.netlink import Attributes, attribute, attributes, nest, text, walk
-from svcnat.kernel.nfnetlink import GETCHAIN, GETRULE, GETSET, GETSETELEM, GETTABLE, Connection
-from svcnat.ruleset.diff import Outline
+from svcnat.kernel.nfnetlink import GETCHAIN, GETRULE, GETSET, GETSETELEM, GETTABLE, Connection, following
+from svcnat.ruleset.diff import Change, Outline
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import TABLE, ChainSignature, Data, Hook, Key, Set, Table
 from svcnat.ruleset.plan import FAMILIES
@@ -23,6 +25,7 @@ from svcnat.ruleset.plan import FAMILIES
 _HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}  # enum nf_inet_hooks
 _ACCEPT = 1
 _TABLE_DORMANT = 1
+_SET_COUNT = 20  # NFTA_SET_COUNT
 _SET_COMMENT = 7  # NFTNL_UDATA_SET_COMMENT
 _DYNAMIC_MAXIMUM = 2**32 - 1
 _READS = 20  # a foreign commit every few milliseconds, twenty times in a row, is a fault of its own
@@ -75,8 +78,35 @@ class Namespace:
             try:
                 self._writer.commit(script)
             except PrivilegeError as error:
-                self.generation()  # we may ask: so it is this table that we may not change
-                raise KernelError("nftables: another program owns svcnat's table (flags owner): end it") from error
+                raise self._forbidden() from error
+
+    def commit_elements(self, change: Change, *, generation: int) -> int:
+        """Write a change of elements alone as one transaction, if the ruleset is still of that generation.
+
+        Returns:
+            The generation that it has now.
+
+        Raises:
+            StaleError: somebody else has committed since, or an element is not what the caller thinks: read again.
+            TooLargeError: in a user namespace, net.core.wmem_max caps a transaction at some 10,000 elements.
+            PrivilegeError: CAP_NET_ADMIN is missing.
+            KernelError: any other refusal, naming the set and the element.
+            ValueError: the change is not of elements alone.
+
+        """
+        made = batch(change)
+        if not made.requests:
+            return generation
+        if refusals := self._connection.transact(made.requests, generation):
+            if any(each.number == errno.EPERM for each in refusals):
+                raise self._forbidden()
+            raise made.error(refusals)
+        return following(generation)
+
+    def element_count(self, family: Family, name: str) -> int | None:
+        """How many elements a set has; None if there is no such set, or the kernel (before 6.16) does not tell."""
+        answer = self._connection.get(GETSET, family, payload=_in_set(name))
+        return int.from_bytes(answer[_SET_COUNT], "big") if answer and _SET_COUNT in answer else None
 
     def families(self) -> list[Family]:
         """The families that have an svcnat table."""
@@ -126,6 +156,11 @@ class Namespace:
         for rule in self._connection.dump(GETRULE, family, payload=chain):
             return comment(rule.get(7))
         return ""
+
+    def _forbidden(self) -> KernelError:
+        """What EPERM means where :meth:`generation` may be asked: it is this table that may not be changed."""
+        self.generation()
+        return KernelError("nftables: another program owns svcnat's table (flags owner): end it")
 
     def _table(self, family: Family) -> Attributes | None:
         return self._connection.get(GETTABLE, family, payload=attribute(1, text(TABLE)))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
+from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError, TooLargeError
 from svcnat.kernel import netns
 from svcnat.kernel.netlink import NESTED, NETFILTER, ROUTE, Connection, address, attribute, attributes, nest, walk
 
@@ -116,6 +116,7 @@ def test_refusals_are_classified(connection: Connection) -> None:
         (errno.ENOENT, MissingError),
         (errno.EINTR, StaleError),
         (errno.EAGAIN, StaleError),
+        (errno.EMSGSIZE, TooLargeError),
         (errno.EBUSY, KernelError),
     ):
         assert type(connection.refusal(number)) is kind
