@@ -1,0 +1,77 @@
+"""Runs the command of an exec probe in a network namespace, and ends it, with all that it started, when it must.
+
+A :data:`svcnat.agent.attempts.Runner` that knows which namespace a container's is can be made of :func:`run`. Only the
+network is that of the pod: the files are this machine's, as with ``svcnat lab exec``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from svcnat.agent.attempts import Ran
+from svcnat.agent.probes import Where
+from svcnat.kernel import netns
+
+_MOST_READ = 10 * 1024
+_AFTERMATH_SECONDS = 5.0
+
+
+async def run(where: Where, command: Sequence[str]) -> Ran:
+    """Run a command until it exits, and return its status and the beginning of what it said, errors included.
+
+    When this is cancelled, the command and its children are killed first. Children that it leaves behind go on.
+
+    Raises:
+        OSError: there is no such command, or it may not be run.
+        MissingError: the network namespace is not there.
+        PrivilegeError: CAP_SYS_ADMIN is missing, to enter it.
+
+    """
+    with netns.entered(where):  # nothing is awaited in here
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    output = bytearray()
+    loop = asyncio.get_running_loop()
+    pipe = process.stdout.fileno()
+    handle = os.pidfd_open(process.pid)
+    exited = asyncio.Event()
+    os.set_blocking(pipe, False)
+
+    def read() -> None:
+        try:
+            data = os.read(pipe, 65536)
+        except BlockingIOError:
+            return
+        output.extend(data[: _MOST_READ - len(output)])
+        if not data:
+            loop.remove_reader(pipe)
+
+    try:
+        loop.add_reader(pipe, read)
+        loop.add_reader(handle, exited.set)
+        await exited.wait()
+        read()
+    finally:
+        if not exited.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            # A process that the kernel holds on to ends when it may; we do not wait for ever.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(exited.wait(), _AFTERMATH_SECONDS)
+        loop.remove_reader(handle)
+        loop.remove_reader(pipe)
+        os.close(handle)
+        process.stdout.close()
+        code = process.poll()
+    return Ran(-1 if code is None else code, bytes(output))
