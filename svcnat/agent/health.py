@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from svcnat.agent.logs import leave_out_clients
 from svcnat.errors import KernelError, MissingError
 from svcnat.kernel import netns
 from svcnat.ruleset.plan import HealthCheck
@@ -110,7 +111,7 @@ class HealthServers:
         with netns.entered(self._where):  # nothing is awaited in here
             for (address, port), check in wanted.items():
                 try:
-                    opened.append(_Listener(check, _listen(address, port)))
+                    opened.append(_Listener(check, listen(address, port)))
                 except OSError as error:
                     unserved.append(Unserved(check, address, os.strerror(error.errno or 0)))
                 else:
@@ -137,7 +138,8 @@ def _places(
     return wanted, unserved
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def listen(address: str, port: int) -> socket.socket:
+    """A listening socket of the thread's network namespace, on that address of its family alone."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -160,7 +162,8 @@ class _Listener:
 
         self.check = check
         self._socket = listening
-        self._http = web.Server(self._answer, access_log=None, logger=_logger(), keepalive_timeout=_IDLE_SECONDS)
+        logger = leave_out_clients(logging.getLogger(__name__))
+        self._http = web.Server(self._answer, access_log=None, logger=logger, keepalive_timeout=_IDLE_SECONDS)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -200,16 +203,3 @@ def _body(check: HealthCheck) -> str:
         '\t"serviceProxyHealthy": true\n'
         "}"
     )
-
-
-def _logger() -> logging.Logger:
-    """Where our mistakes are logged; those of clients get their 400 and no word: anybody may send us garbage."""
-    logger = logging.getLogger(__name__)
-    logger.addFilter(_ours)  # of the same filter, only one is added
-    return logger
-
-
-def _ours(record: logging.LogRecord) -> bool:
-    from aiohttp.http_exceptions import HttpProcessingError
-
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

@@ -1,0 +1,87 @@
+"""Whether the rules keep up with what is asked of them: what /healthz answers.
+
+Healthy is who has no request for a pass older than the grace, as with kube-proxy (its pkg/proxy/healthcheck/
+proxy_health.go); an idle agent is healthy. Other than there, a first pass that never ends is unhealthy, too, and a
+pass answers only the requests that came before it began. Nothing here knows why a pass did not come.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+GRACE_SECONDS = 60.0  # kube-proxy's healthTimeout: twice its default syncPeriod
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """``fresh``: no request for a pass waits longer than the grace; ``updated``: the last pass, seconds of the epoch.
+
+    ``eligible``: load balancers may choose this node: it is not about to be deleted.
+    """
+
+    fresh: bool
+    updated: float
+    eligible: bool = True
+
+    @property
+    def healthy(self) -> bool:
+        """True if load balancers may send clients to this node."""
+        return self.fresh and self.eligible
+
+
+class Freshness:
+    """When passes over targets were asked for, and when they were done; any thread may say so."""
+
+    def __init__(
+        self,
+        grace: float = GRACE_SECONDS,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`grace`: seconds that a request may wait; `clock` measures them, `now` is what is shown."""
+        self._grace, self._clock, self._now = grace, clock, now
+        self._lock = threading.Lock()
+        self._oldest: dict[str, float] = {}  # of each target, since when a request has been waiting
+        self._newest: dict[str, float] = {}
+        self._updated = now()
+        self._eligible = True
+
+    def requested(self, node: str) -> None:
+        """Note that something changed that asks for a pass over the target."""
+        with self._lock:
+            self._newest[node] = self._clock()
+            self._oldest.setdefault(node, self._newest[node])
+
+    def passed(self, node: str, seconds: float = 0.0) -> None:
+        """Note that a pass over the target ended well; it began so many seconds ago."""
+        with self._lock:
+            began = self._clock() - seconds
+            self._updated = self._now()
+            if node not in self._oldest:
+                return
+            if self._newest[node] <= began:
+                del self._oldest[node], self._newest[node]
+            else:
+                # When the first request after that came is not known: no earlier than this.
+                self._oldest[node] = max(self._oldest[node], began)
+
+    def left(self, node: str) -> None:
+        """Note that the target is none any more."""
+        with self._lock:
+            self._oldest.pop(node, None)
+            self._newest.pop(node, None)
+
+    def eligible(self, *, eligible: bool) -> None:
+        """Note whether load balancers may choose this node."""
+        self._eligible = eligible
+
+    def health(self) -> Health:
+        """What is true now; while everything is fresh, ``updated`` is now, as kube-proxy shows it."""
+        with self._lock:
+            waited = self._clock() - min(self._oldest.values()) if self._oldest else 0.0
+            fresh = waited < self._grace
+            return Health(fresh, self._now() if fresh else self._updated, self._eligible)
