@@ -15,7 +15,8 @@
     │   ├── MissingError    a library, a kernel feature or a namespace is not there
     │   ├── TooLargeError   a transaction that this process may not send in one piece
     │   ├── StaleError      the kernel's rules are not what the caller read: read again
-    │   └── BusyError       another writer holds the namespace
+    │   ├── BusyError       another writer holds the namespace
+    │   └── EndedError      the agent that was asked ended before it answered
     └── LabError            nodes and pods as namespaces
 
 The message of each is one line for the person who typed the command: what is wrong, where, what to do. Anything
@@ -109,6 +110,10 @@ class StaleError(KernelError):
 
 class BusyError(KernelError):
     """Another process is the writer of this network namespace."""
+
+
+class EndedError(KernelError):
+    """The agent ended before it answered; whether it did what it was asked to is not known."""
 
 
 class LabError(SvcnatError):

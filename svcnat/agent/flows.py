@@ -7,13 +7,14 @@ conntrack clean-up, which compares addresses only; here the port counts too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 
+from svcnat.agent.departures import Departures
 from svcnat.kernel.conntrack import Conntrack, Flow
 from svcnat.ruleset.endpoints import Backend, Family
 
-Frontends = Mapping[tuple[Family, str, str, int], frozenset[Backend]]  # (family, address, protocol, port): serving
-NodePorts = Mapping[tuple[Family, str, int], frozenset[Backend]]  # (family, protocol, port): serving
+Frontends = Mapping[tuple[Family, str, str, int], Container[Backend]]  # (family, address, protocol, port): serving
+NodePorts = Mapping[tuple[Family, str, int], Container[Backend]]  # (family, protocol, port): serving
 
 # A question about one frontend passes over the whole table once, as long as it takes to receive so many flows.
 _FLOWS_A_QUESTION = 3000
@@ -63,6 +64,14 @@ def clean(
     else:
         found = _few(conntrack, asked)
     return conntrack.delete([flow for flow in found if stale(flow, frontends, node_ports, node_addresses)])
+
+
+def clean_in(netns: str | None, left: Departures, node_addresses: Collection[str]) -> int:
+    """As :func:`clean`, in a network namespace by name or path, which is entered only if there is something to do."""
+    if not left:
+        return 0
+    with Conntrack(netns) as conntrack:
+        return clean(conntrack, left.frontends, left.node_ports, node_addresses)
 
 
 def _all(conntrack: Conntrack, kinds: Collection[tuple[Family, str]]) -> Iterator[Flow]:

@@ -7,10 +7,10 @@ already. What packets see changes in one transaction. When to run a pass is the 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from dataclasses import dataclass
 
+from svcnat.agent.report import Report
 from svcnat.errors import KernelError, StaleError, TooLargeError
+from svcnat.kernel.nfnetlink import following
 from svcnat.kernel.nftables import Namespace
 from svcnat.ruleset.diff import Change, diff, forget
 from svcnat.ruleset.nftables import render_change, render_parts, render_sweep
@@ -21,26 +21,6 @@ _IN_PARTS = (
     "the change is too large for one transaction in this user namespace (net.core.wmem_max): committed in parts, so "
     "packets may meet rules that are half changed"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a pass did, or with a dry run would do; ``generation`` is the kernel's ruleset id after it.
-
-    ``warnings``: what the host lacks for its services, a line each.
-    """
-
-    change: Change
-    generation: int
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Elements and chains added and deleted, over both families."""
-        total = Counter({"elements added": 0, "elements deleted": 0, "chains added": 0, "chains deleted": 0})
-        for part in self.change.values():
-            total.update(part.counts())
-        return dict(total)
 
 
 def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False) -> Report:
@@ -54,21 +34,37 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False) -> 
 
     """
     for attempt in range(_ATTEMPTS):
+        before = namespace.generation()
         have = namespace.read(want.values())
         # A family that no service uses needs no table, but one that is there stays, empty: removing the last NAT
         # hook would stop the translation of flows that are still alive.
         needed = {family: table for family, table in want.items() if family in have or any(table.elements.values())}
         change = diff(have, needed)
+        writing = _Counted(namespace)
         try:
-            warnings = _check(namespace, change) if dry_run else _commit(namespace, change)
+            warnings = _check(namespace, change) if dry_run else _commit(writing, change)
         except StaleError:
             if attempt == _ATTEMPTS - 1:
                 raise
             continue
-        if not dry_run:
-            _finish(namespace, needed, change)
-        return Report(change, namespace.generation(), warnings)
+        swept = dry_run or _finish(writing, needed, change)
+        after = namespace.generation()
+        for _ in range(writing.commits):
+            before = following(before)
+        return Report(change, after, warnings, have, interrupted=after != before, swept=swept)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+class _Counted:
+    """A namespace whose commits are counted."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.commits = 0
+
+    def commit(self, script: str) -> None:
+        self.namespace.commit(script)
+        self.commits += bool(script)
 
 
 def _check(namespace: Namespace, change: Change) -> tuple[str, ...]:
@@ -80,25 +76,27 @@ def _check(namespace: Namespace, change: Change) -> tuple[str, ...]:
     return ()
 
 
-def _commit(namespace: Namespace, change: Change) -> tuple[str, ...]:
+def _commit(writing: _Counted, change: Change) -> tuple[str, ...]:
     """Commit a change in one transaction, or where that may not be sent, in several; returns what is to be said."""
     try:
-        namespace.commit(render_change(change))
+        writing.commit(render_change(change))
     except TooLargeError:
         for script in render_parts(change):
-            namespace.commit(script)
+            writing.commit(script)
         return (_IN_PARTS,)
     return ()
 
 
-def _finish(namespace: Namespace, want: Ruleset, change: Change) -> None:
-    """Do what may come after the commit; what fails here is tried again by the next pass."""
+def _finish(writing: _Counted, want: Ruleset, change: Change) -> bool:
+    """Do what may come after the commit, and tell whether all was swept: what was not, the next pass tries again."""
     for family, part in change.items():
         # A packet that was translated before the commit is learned after it: look once more.
         if want[family].learned and (part.stale or part.refill or part.forgotten):
             with contextlib.suppress(StaleError):
-                late = forget(namespace.remembered(want[family]), want[family])
-                namespace.commit(render_change({family: late}) if late else "")
-    # A chain that something of a stranger's still points at stays.
-    with contextlib.suppress(KernelError):
-        namespace.commit(render_sweep(change))
+                late = forget(writing.namespace.remembered(want[family]), want[family])
+                writing.commit(render_change({family: late}) if late else "")
+    try:
+        writing.commit(render_sweep(change))
+    except KernelError:  # a chain that something of a stranger's still points at stays
+        return False
+    return True

@@ -11,18 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from svcnat.agent.reconcile import Report
+    from svcnat.agent.report import Report
     from svcnat.agent.settings import Host
-    from svcnat.api.cluster import DEFAULT_STATE, Changed, Cluster, Target
-    from svcnat.api.configured import DEFAULT_CONFIG, configuration
+    from svcnat.agent.targets import Target
+    from svcnat.api.agents import Following, agent_state, follow_once, following, run_agent, status
+    from svcnat.api.cluster import Changed, Cluster
+    from svcnat.api.configured import DEFAULT_CONFIG, DEFAULT_STATE, configuration
     from svcnat.api.labs import Lab, Wanted, load_lab
     from svcnat.api.rules import Cleaned, cleanup, compile_ruleset, load, render, sync
 
 _MODULES = {
-    "agent.reconcile": ("Report",),
+    "agent.report": ("Report",),
     "agent.settings": ("Host",),
-    "api.cluster": ("DEFAULT_STATE", "Changed", "Cluster", "Target"),
-    "api.configured": ("DEFAULT_CONFIG", "configuration"),
+    "agent.targets": ("Target",),
+    "api.agents": ("Following", "agent_state", "follow_once", "following", "run_agent", "status"),
+    "api.cluster": ("Changed", "Cluster"),
+    "api.configured": ("DEFAULT_CONFIG", "DEFAULT_STATE", "configuration"),
     "api.labs": ("Lab", "Wanted", "load_lab"),
     "api.rules": ("Cleaned", "cleanup", "compile_ruleset", "load", "render", "sync"),
 }
@@ -34,17 +38,23 @@ __all__ = [
     "Changed",
     "Cleaned",
     "Cluster",
+    "Following",
     "Host",
     "Lab",
     "Report",
     "Target",
     "Wanted",
+    "agent_state",
     "cleanup",
     "compile_ruleset",
     "configuration",
+    "follow_once",
+    "following",
     "load",
     "load_lab",
     "render",
+    "run_agent",
+    "status",
     "sync",
 ]
 

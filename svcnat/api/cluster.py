@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from svcnat.api.configured import configuration, node_name, service_ranges
-from svcnat.model.located import located
+from svcnat.agent.control import Client, Reconcile, socket_of_state
+from svcnat.agent.report import Report
+from svcnat.agent.targets import Target
+from svcnat.api.configured import DEFAULT_STATE, configuration, node_name, open_store
+from svcnat.api.news import News
 from svcnat.controllers.claims import asks
-from svcnat.errors import Finding, ManifestError, SvcnatError, UnfollowedError, UsageError
+from svcnat.errors import Finding, KernelError, ManifestError, SvcnatError, UnfollowedError, UsageError
 from svcnat.model.configuration import Configuration
 from svcnat.model.kinds import subject
+from svcnat.model.located import located
 from svcnat.model.manifests import Loaded, Manifest
 from svcnat.model.objects import Resource, Service
 from svcnat.store.snapshot import Snapshot
@@ -22,19 +26,8 @@ from svcnat.store.sqlite import Store
 from svcnat.store.transaction import Outcome, Transaction
 
 if TYPE_CHECKING:
-    from svcnat.agent.reconcile import Report
     from svcnat.api.followers import Followers
     from svcnat.ruleset.plan import Plan
-
-DEFAULT_STATE = "/var/lib/svcnat/state.db"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A network namespace whose rules follow a state file, and the name of the node that it is."""
-
-    node: str
-    netns: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +82,7 @@ class Cluster:
             from svcnat.kernel.nftables import Namespace
 
             Namespace(netns).close()  # who may not program the rules shall not leave a state file behind
-        store = Store.open(
-            file,
-            create=create,
-            service_cidrs=service_ranges(found),
-            node_ports=found.node_ports,
-            load_balancer_pool=found.load_balancer_pool,
-        )
+        store = open_store(file, found, create=create)
         return cls(store, found, [Target(node_name(found), netns)])
 
     def __enter__(self) -> Self:
@@ -158,13 +145,16 @@ class Cluster:
         return self._change(lambda transaction: [transaction.delete(*place) for place in places], dry_run=dry_run)
 
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
-        """Make the rules of every target equal to the objects, whatever is there.
+        """Make the rules of every target equal to the objects, whatever is there; their agent does it, if one runs.
 
         Raises:
             ConflictError: the rules there follow another state file.
             KernelError: the kernel refused; the rules there are as they were.
 
         """
+        if agent := None if dry_run else self._agent():
+            with agent:
+                return self._have_followed(agent)
         return self._followers().follow(dry_run=dry_run)
 
     def plans(self) -> list[tuple[Target, Plan]]:
@@ -178,6 +168,36 @@ class Cluster:
         question to the kernel for each slot.
         """
         return self._followers().connections(service)
+
+    def news(self) -> News:
+        """How to learn that the objects changed: see :class:`~svcnat.api.news.News`."""
+        return News(socket_of_state(self._store.path))
+
+    def _require(self) -> None:
+        if agent := self._agent():
+            agent.close()
+        else:
+            self._followers().require()
+
+    def _agent(self) -> Client | None:
+        return Client.find(socket_of_state(self._store.path))
+
+    def _have_followed(self, agent: Client) -> tuple[Report, ...]:
+        """Wait until the agent's rules are equal to the objects as they are now.
+
+        Raises:
+            KernelError: they are not, and why.
+
+        """
+        with self._store.read() as snapshot:
+            revision = snapshot.revision
+        answer = agent.ask(Reconcile(revision))
+        if answer.error or answer.state is None:
+            raise KernelError(f"the agent cannot follow: {answer.error}")
+        failing = [f"{each.node}: {each.error}" for each in answer.state.targets if each.state != "synced"]
+        if failing:
+            raise KernelError("; ".join(failing))
+        return tuple(Report({}, each.generation, each.all_warnings) for each in answer.state.targets)
 
     def _followers(self) -> Followers:
         from svcnat.api.followers import Followers  # whoever only reads objects needs no rules
@@ -210,7 +230,7 @@ class Cluster:
             with self._store.transaction(dry_run=True) as transaction:
                 return Changed(tuple(run(transaction)), ())
         # What cannot work (no privilege, no such namespace, another's rules) is said before anything changes.
-        self._followers().require()
+        self._require()
         with self._store.transaction() as transaction:
             outcomes = run(transaction)
         try:

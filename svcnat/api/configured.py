@@ -9,8 +9,10 @@ from pathlib import Path
 from svcnat.errors import UsageError
 from svcnat.model.configuration import Configuration, parse_configuration
 from svcnat.store.folder import read_sources
+from svcnat.store.sqlite import Store
 
 DEFAULT_CONFIG = "/etc/svcnat/config.yaml"
+DEFAULT_STATE = "/var/lib/svcnat/state.db"
 
 
 def configuration(path: str | Path | None = None) -> Configuration:
@@ -37,3 +39,19 @@ def node_name(config: Configuration, node: str | None = None) -> str:
 def service_ranges(config: Configuration) -> tuple[str, ...]:
     """Where cluster IPs come from."""
     return tuple(map(str, config.service_networks))
+
+
+def open_store(path: str | Path, config: Configuration, *, create: bool = True) -> Store:
+    """Open a state file with the ranges that a configuration has.
+
+    Raises:
+        StoreError: it cannot be used.
+
+    """
+    return Store.open(
+        path,
+        create=create,
+        service_cidrs=service_ranges(config),
+        node_ports=config.node_ports,
+        load_balancer_pool=config.load_balancer_pool,
+    )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from svcnat.agent import ownership
 from svcnat.agent.follow import Objects, follow
 from svcnat.agent.host import look
-from svcnat.agent.reconcile import Report
+from svcnat.agent.report import Report
 from svcnat.agent.settings import Host, settings_for
-from svcnat.api.cluster import Target
+from svcnat.agent.targets import Target
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.model.labels import SERVICE_LABEL, ZONE_LABEL

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
-from svcnat.api.cluster import Cluster, Target
+from svcnat.agent.targets import Target
+from svcnat.api.cluster import Cluster
+from svcnat.errors import EndedError, LabError
 from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
 from svcnat.model.manifests import load as load_texts
+from svcnat.model.objects import Pod
+from svcnat.model.pods import is_ready
 from svcnat.store.folder import read_sources
 
 if TYPE_CHECKING:
     import subprocess
 
-    from svcnat.agent.reconcile import Report
+    from svcnat.agent.attempts import Ran, Runner
+    from svcnat.agent.control import Client
+    from svcnat.agent.probes import Key
+    from svcnat.agent.report import Report
+    from svcnat.api.agents import Following
     from svcnat.lab import labs  # imported late: only labs pay for them
     from svcnat.lab.topology import Topology
 
 T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Is told how many pods are ready, of how many that have readiness probes."""
+
+READY_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
+_TRIES = 4  # an agent may be killed at any moment, also while it starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +72,29 @@ class Lab(Cluster):
     """A Cluster in network namespaces of its own: nodes, clients, and a namespace for each Pod.
 
     What a change asks for happens in this order: the objects, the pods that are missing, the rules of every node,
-    and last the end of the pods that nobody wants: no connection is ever sent to a pod that has ended. A context
-    manager that leaves the lab running; :meth:`down` takes it down. See :mod:`svcnat.lab` for the names of the
-    namespaces.
+    and last the end of the pods that nobody wants: no connection is ever sent to a pod that has ended. The rules are
+    its agent's, a process that every change finds running or starts again; without the libraries of the extra "agent"
+    the change makes the rules itself, and nobody probes pods. A context manager that leaves the lab running;
+    :meth:`down` takes it down. See :mod:`svcnat.lab` for the names of the namespaces.
     """
 
     def __init__(self, lab: labs.Lab) -> None:
         """Work on a lab that runs; :meth:`up` and :meth:`find` are how to get one."""
         self.built = lab
-        config = Configuration(cluster_cidr=str(lab.topology.cluster), service_cidr=str(lab.topology.services))
-        targets = [Target(node, str(where)) for node, where in lab.nodes]
-        super().__init__(lab.store, config, targets)
+        super().__init__(lab.store, _configuration(lab.topology), _targets(lab))
 
     @classmethod
-    def up(cls, name: str, *paths: str | Path, wanted: Wanted | None = None) -> Self:
+    def up(
+        cls,
+        name: str,
+        *paths: str | Path,
+        wanted: Wanted | None = None,
+        timeout: float = READY_SECONDS,
+        progress: Progress | None = None,
+    ) -> Self:
         """Build a lab from files and folders, or from what :func:`load_lab` read of them; all of it or nothing.
+
+        It waits until its pods are ready, but not longer than `timeout` seconds: see :meth:`wait`.
 
         Raises:
             ManifestError: every finding of every file; nothing was built.
@@ -81,12 +105,13 @@ class Lab(Cluster):
         from svcnat.lab import labs
 
         wanted = wanted or load_lab(*paths)
-        lab = cls(labs.Lab.up(name, wanted.topology))
+        lab = cls(labs.Lab.up(name, wanted.topology, attended=True))
         try:
             lab.apply(wanted.manifests)
         except BaseException:
             lab.down()
             raise
+        lab.wait(timeout, progress)
         return lab
 
     @classmethod
@@ -100,6 +125,64 @@ class Lab(Cluster):
         from svcnat.lab import labs
 
         return cls(labs.Lab.open(name))
+
+    @staticmethod
+    def following(name: str, *, patient: bool = False) -> Following:
+        """What the agent of a lab follows; `patient` waits for a lab that is being built.
+
+        Raises:
+            LabError: there is none of that name, or only parts of one.
+
+        """
+        from svcnat.api.agents import Following
+        from svcnat.lab import labs, state
+
+        if patient:
+            state.wait_until_built(state.folder_of(name))
+        with labs.Lab.open(name) as lab:
+            folder, topology = lab.folder, lab.topology
+            return Following(
+                lab.store.path,
+                _targets(lab),
+                lambda: _configuration(topology),
+                opening=lambda _: labs.open_store(folder, topology, create=False),
+                run=_runner(lab),
+                home=folder,
+            )
+
+    @property
+    def attended(self) -> bool:
+        """True if an agent keeps the rules."""
+        from svcnat.lab import agent, state
+
+        return agent.runs(self.built.folder, state.read(self.built.folder).agent)
+
+    def wait(self, timeout: float = READY_SECONDS, progress: Progress | None = None) -> tuple[str, ...]:
+        """Wait, at most `timeout` seconds, until the readiness probes of all pods that run have succeeded.
+
+        The answer is the pods, as NAMESPACE/NAME, that are not ready. `progress` is told how many of how many are.
+        """
+        end = time.monotonic() + timeout
+        with self.news() as news:
+            while True:
+                probed = self._probed()
+                unready = tuple(_name(pod) for pod in probed if not is_ready(pod))
+                left = end - time.monotonic()
+                if not unready or left <= 0:
+                    return unready
+                if progress:
+                    progress(len(probed) - len(unready), len(probed))
+                if not news.wait(min(left, _LOOK_SECONDS)):
+                    time.sleep(min(left, _LOOK_SECONDS))
+
+    def _probed(self) -> list[Pod]:
+        with self.read() as snapshot:
+            pods = snapshot.list(Pod)
+        return [
+            pod
+            for pod in pods
+            if pod.status.phase == "Running" and any(each.readiness_probe for each in pod.spec.containers)
+        ]
 
     def down(self) -> None:
         """Take the lab down: no namespace, link, process or file stays."""
@@ -127,11 +210,60 @@ class Lab(Cluster):
 
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
         """Start the pods that are missing, make the rules of every node follow, end the pods that nobody wants."""
-        from svcnat.lab import kubelet
+        from svcnat.lab import agent, kubelet
 
         if dry_run:
             return super().follow(dry_run=True)
-        kubelet.start(self.built)
-        reports = super().follow()
+        kubelet.start(self.built, probing=agent.have(self.built.folder))
+        reports = self._have_rules()
         kubelet.sweep(self.built)
         return reports
+
+    def _have_rules(self) -> tuple[Report, ...]:
+        for _ in range(_TRIES - 1):
+            # Another agent takes the place of one that died.
+            with contextlib.suppress(EndedError, LabError):
+                return super().follow()
+        return super().follow()
+
+    def _require(self) -> None:
+        from svcnat.lab import agent
+
+        # It starts while the objects change and pods start; what it cannot do, it says when it is asked to.
+        if not agent.have(self.built.folder):
+            super()._require()
+
+    def _agent(self) -> Client | None:
+        from svcnat.lab import agent
+
+        folder = self.built.folder
+        return agent.connect(folder) if agent.have(folder) else None
+
+
+def _name(pod: Pod) -> str:
+    return f"{pod.metadata.namespace}/{pod.metadata.name}"
+
+
+def _runner(lab: labs.Lab) -> Runner:
+    """What runs the commands of exec probes, each in the network namespace of its pod."""
+
+    async def run(key: Key, command: Sequence[str]) -> Ran:
+        from svcnat.agent import commands
+
+        return await commands.run(lab.netns_of(key.name, key.namespace), command)
+
+    return run
+
+
+def _targets(lab: labs.Lab) -> tuple[Target, ...]:
+    return tuple(Target(node, str(where)) for node, where in lab.nodes)
+
+
+def _configuration(topology: Topology) -> Configuration:
+    """A lab's configuration follows from its topology; several labs on one machine cannot have the same pages."""
+    return Configuration(
+        cluster_cidr=str(topology.cluster),
+        service_cidr=str(topology.services),
+        metrics_bind_address="",
+        healthz_bind_address="",
+    )

@@ -9,14 +9,14 @@ from typing import BinaryIO
 
 from svcnat.agent.follow import Objects, follow
 from svcnat.agent.host import unprepare
-from svcnat.agent.reconcile import Report
+from svcnat.agent.report import Report
 from svcnat.agent.settings import Host, settings_for
 from svcnat.api.configured import node_name, service_ranges
-from svcnat.model.located import located
 from svcnat.controllers.react import settled
 from svcnat.kernel import lock
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
+from svcnat.model.located import located
 from svcnat.model.manifests import Loaded
 from svcnat.model.manifests import load as load_texts
 from svcnat.model.objects import EndpointSlice, Resource, Service

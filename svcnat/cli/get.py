@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # costs more to import than a help page may take
 
 Blocks = list[tuple[Kind, list[Resource]]]
 
-_WATCH_SECONDS = 1.0
+_WATCH_SECONDS = 1.0  # between two looks, if no agent tells of changes
+_TOLD_SECONDS = 10.0  # if one does, in case that it hangs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,10 +101,16 @@ def _watch(
 ) -> NoReturn:
     """Print what is new or changed, and what is gone as it was last, until somebody interrupts."""
     shown = _identified(blocks)
+    revision = -1
+    news = cluster.news()
     while True:
         sys.stdout.flush()
-        time.sleep(_WATCH_SECONDS)
+        if not news.wait(_TOLD_SECONDS):
+            time.sleep(_WATCH_SECONDS)
         with cluster.read() as snapshot:
+            if snapshot.revision == revision:
+                continue
+            revision = snapshot.revision
             blocks, _ = _found(options, selections, snapshot)
         now = _identified(blocks)
         for uid, (kind, resource) in {**shown, **now}.items():

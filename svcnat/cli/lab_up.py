@@ -1,24 +1,40 @@
 """Build a lab: nodes, clients and pods as network namespaces.
 
 PATHs hold manifests, and perhaps one Topology (nodes, clients, address ranges). Without one the lab has one
-node and one client. All of it or nothing is built.
+node and one client. All of it or nothing is built; then pods with readiness probes are waited for.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from svcnat.cli import session
-from svcnat.cli.terminal import counted, visible
+from svcnat.cli.terminal import counted, say, say_warnings, visible
 from svcnat.model.objects import Pod
+from svcnat.model.pods import is_ready
 
 DEFAULT_NAME = "lab"
+
+_MOST_NAMED = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``lab up``."""
     parser.add_argument("name", nargs="?", help=f"what to call it (default: {DEFAULT_NAME})")
     session.add_manifest_flags(parser, required=False)
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for pods with readiness probes (default: 60); the lab is up all the same",
+    )
+
+
+def _seconds(text: str) -> float:
+    """A number of seconds, with kubectl's unit or without."""
+    return max(0.0, float(text.removesuffix("s")))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,10 +42,49 @@ def run(options: argparse.Namespace) -> int:
     from svcnat import api
 
     name = options.lab = (options.lab or DEFAULT_NAME) if options.name is None else options.name
-    with api.Lab.up(name, wanted=session.load_lab(options)) as lab:
+    progress = _Progress()
+    try:
+        lab = api.Lab.up(name, wanted=session.load_lab(options), timeout=options.timeout, progress=progress)
+    finally:
+        progress.end()
+    with lab:
         with lab.read() as snapshot:
-            pods = len(snapshot.list(Pod))
+            pods = snapshot.list(Pod)
         nodes, clients = len(lab.built.nodes), len(lab.built.clients)
-    contents = ", ".join(counted(*item) for item in ((nodes, "node"), (pods, "pod"), (clients, "client")))
+        attended = lab.attended
+    contents = ", ".join(counted(*item) for item in ((nodes, "node"), (len(pods), "pod"), (clients, "client")))
     print(visible(f"lab {name} is up: {contents}"))
+    if not attended:
+        say(f"lab {name} has no agent, which needs pip install 'svcnat[agent]': commands make its rules, nobody probes")
+    _say_unready(name, [pod for pod in pods if _is_waited_for(pod) and not is_ready(pod)])
     return 0
+
+
+def _is_waited_for(pod: Pod) -> bool:
+    return any(container.readiness_probe for container in pod.spec.containers)
+
+
+def _say_unready(name: str, pods: list[Pod]) -> None:
+    if pods:
+        names = [f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in pods[:_MOST_NAMED]]
+        more = f" and {len(pods) - _MOST_NAMED} more" if len(pods) > _MOST_NAMED else ""
+        say_warnings([f"not ready: {', '.join(names)}{more}: `svcnat --lab {name} describe pods` tells why"])
+
+
+class _Progress:
+    """How many pods are ready, on a terminal: one line that is overwritten, and gone in the end."""
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    def __call__(self, ready: int, pods: int) -> None:
+        if sys.stderr.isatty():
+            text = f"waiting for pods: {ready} of {pods} ready"
+            print(f"\r{text.ljust(self._width)}", end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._width:
+            print(f"\r{' ' * self._width}\r", end="", file=sys.stderr, flush=True)
+            self._width = 0

@@ -13,7 +13,7 @@ from svcnat.errors import Finding, ManifestError, UnfollowedError
 from svcnat.model.objects import Resource
 
 if TYPE_CHECKING:  # The API costs more to import than a help page may take.
-    from svcnat.agent.reconcile import Report
+    from svcnat.agent.report import Report
     from svcnat.api import Changed, Cluster, Wanted
     from svcnat.model.manifests import Loaded
     from svcnat.store.transaction import Outcome

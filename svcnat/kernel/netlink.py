@@ -195,7 +195,6 @@ class Connection:
                 for kind, _, sequence, body in self._receive():
                     if kind == _ERROR and sequence in numbers:
                         numbers[sequence] = _errno(body)
-                        self._answered |= sequence == last
             results += numbers.values()
         return results
 
@@ -268,7 +267,6 @@ class Connection:
                 if flags & _INTERRUPTED:
                     raise self.refusal(errno.EINTR)
                 if kind in (_ERROR, _DONE):
-                    self._answered = True
                     if number := _errno(body):
                         raise self.refusal(number, _detail(kind, flags, body))
                     return
@@ -277,8 +275,7 @@ class Connection:
     def _finish(self) -> None:
         """Read what is left of an answer that its reader abandoned: a dump that goes on refuses the next one."""
         while not self._answered:
-            for kind, _, sequence, _ in self._receive():
-                self._answered |= sequence == self._sequence and kind in (_ERROR, _DONE)
+            self._receive()
 
     def _send(self, datagram: bytes) -> None:
         try:
@@ -292,14 +289,18 @@ class Connection:
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < size:
             force(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, size)
 
-    def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
+    def _receive(self) -> list[tuple[int, int, int, memoryview]]:
         """The messages of one datagram, as (type, flags, sequence, what follows the header)."""
         try:
             data = self._datagram()
         except OSError as error:
             self._answered = True  # what was lost may be the end of the answer: nobody may wait for it
             raise self.refusal(error.errno or 0) from error
-        return messages(data)
+        found = list(messages(data))
+        # Noted here, since whoever reads the messages may stop at one before the last, or at the last itself: a dump
+        # that was interrupted may say so only in its end. Waiting for the end once more would be for ever.
+        self._answered |= any(sequence == self._sequence and kind in (_ERROR, _DONE) for kind, _, sequence, _ in found)
+        return found
 
     def _datagram(self, flags: int = 0) -> memoryview:
         size = self._socket.recv_into(self._buffer, 0, flags)

@@ -6,10 +6,9 @@ Used by both sides. It neither starts the process (:mod:`svcnat.lab.process`) no
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -17,13 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from svcnat.errors import LabError
+from svcnat.kernel import unix
 
 SOCKET = "standin.sock"
 
 LISTENER = 3
 """The descriptor on which the stand-in process gets its listening socket."""
-
-LARGEST = 1 << 20  # a packet is limited by the sender's buffer, a fifth of this by default
 
 _PODS_A_REQUEST = 100
 _PATIENCE = 30.0  # seconds; on a busy machine a process that starts is slow to answer the first request
@@ -94,13 +92,9 @@ class Control:
             LabError: nobody listens there.
 
         """
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(patience)
         try:
-            with short_path(folder) as short:
-                self._socket.connect(f"{short}/{SOCKET}")
+            self._socket = unix.connect(folder / SOCKET, patience)
         except OSError as error:
-            self._socket.close()
             raise LabError(f"the stand-in servers of {folder} do not run") from error
 
     def open(self, pods: Sequence[StandIn]) -> dict[str, tuple[str, ...]]:
@@ -132,12 +126,12 @@ class Control:
         """Make the process close everything and exit; it hangs up when it does."""
         self._ask(Stop())
         with suppress(OSError):
-            self._socket.recv(LARGEST)
+            self._socket.recv(unix.LARGEST)
 
     def _ask(self, request: Request) -> Answer:
         try:
             self._socket.send(msgspec.json.encode(request))
-            data = self._socket.recv(LARGEST)
+            data = self._socket.recv(unix.LARGEST)
         except OSError as error:
             raise LabError(f"the stand-in servers do not answer: {error}") from error
         if not data:
@@ -160,23 +154,7 @@ class Control:
 
 def listen(folder: Path) -> socket.socket:
     """The listening socket of the stand-in process to be: connections wait in it until the process runs."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with short_path(folder) as short:
-            (folder / SOCKET).unlink(missing_ok=True)
-            listener.bind(f"{short}/{SOCKET}")
-        listener.listen(16)
+        return unix.listen(folder / SOCKET)
     except OSError as error:
-        listener.close()
         raise LabError(f"cannot listen on {folder / SOCKET}: {error.strerror}") from error
-    return listener
-
-
-@contextmanager
-def short_path(folder: Path) -> Iterator[str]:
-    """Another path of `folder`, short enough for the 107 bytes that the address of a Unix socket may have."""
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)

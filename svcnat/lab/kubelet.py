@@ -3,7 +3,7 @@
 Level-triggered: each pass compares what is there with what should be, whatever happened before. :func:`start` brings
 up what is missing and writes the pods' status; :func:`sweep` ends what is gone. Between the two belongs a sync of the
 rules, so that no connection is sent to a pod that has ended. It sends no signal to a container and probes none: a pod
-is ready when its stand-in servers listen.
+is ready when its stand-in servers listen, or, with a readinessProbe, when the agent's first probe succeeds.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from svcnat.controllers.readiness import NOT_READY, ready_condition
 from svcnat.errors import ExhaustedError, LabError
 from svcnat.kernel import netns
 from svcnat.lab import names, network, process, state
@@ -47,18 +48,19 @@ class Pass:
     pending: dict[str, str] = field(default_factory=dict)
 
 
-def start(lab: Lab) -> Pass:
+def start(lab: Lab, *, probing: bool = True) -> Pass:
     """Start every pod of the store that does not run, and write the status of all that need it, in one transaction.
 
     A pod runs in a network namespace of its own with a new address, on the node that it names or that has the fewest;
-    with ``hostNetwork`` in its node's. One that was deleted and made anew, or has other ports, starts anew.
+    with ``hostNetwork`` in its node's. One that was deleted and made anew, or has other ports, starts anew. If nobody
+    is `probing`, a pod with a readinessProbe is ready like any other.
 
     Raises:
         LabError: the lab is gone, or its stand-in servers cannot be run.
         KernelError: the kernel refused; pods of this pass do not run, the others do.
 
     """
-    with _Round.begin(lab) as now:
+    with _Round.begin(lab, probing=probing) as now:
         now.stop(key for key, pod in now.wanted.items() if key in now.pods and not now.runs(key, pod))
         now.clear_away_strangers()
         now.start(key for key in now.wanted if key not in now.pods)
@@ -83,8 +85,9 @@ def sweep(lab: Lab) -> Pass:
 class _Round:
     """One pass, with the lab locked: `wanted` are the store's pods, `pods` those that run, by network namespace."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, probing: bool) -> None:
         self.lab = lab
+        self._probing = probing
         self.done = Pass()
         self._record = state.read(lab.folder)
         self.pods = dict(self._record.pods)
@@ -97,10 +100,10 @@ class _Round:
 
     @classmethod
     @contextmanager
-    def begin(cls, lab: Lab) -> Iterator[_Round]:
+    def begin(cls, lab: Lab, *, probing: bool = True) -> Iterator[_Round]:
         """Lock the lab, and remember at the end what runs, whatever goes wrong."""
         with state.locked(lab.folder):
-            this = cls(lab)
+            this = cls(lab, probing=probing)
             try:
                 yield this
             finally:
@@ -263,7 +266,7 @@ class _Round:
         status = pod.status
         if (status.phase, status.pod_ip) == ("Running", started.v4) and _name(pod) not in self.done.started:
             return started.node, status
-        return started.node, _running(pod, started, self._nodes[started.node])
+        return started.node, _running(pod, started, self._nodes[started.node], probing=self._probing)
 
 
 def _name(pod: Pod) -> str:
@@ -279,17 +282,27 @@ def _ports(pod: Pod) -> tuple[Port, ...]:
     )
 
 
-def _running(pod: Pod, started: Started, node: Node) -> PodStatus:
-    """The status of a pod that runs; one that its manifest calls unready stays so."""
+def _running(pod: Pod, started: Started, node: Node, *, probing: bool) -> PodStatus:
+    """The status of a pod that runs.
+
+    One with a readinessProbe is unready until the probe succeeds, if somebody is `probing`; another that its manifest
+    calls unready stays so.
+    """
     now = utc_now()
-    unready = [each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"]
+    containers = [each.name for each in pod.spec.containers]
+    probed = [each.name for each in pod.spec.containers if probing and each.readiness_probe]
+    said = next((each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"), None)
     if started.troubles:
         message = "; ".join(started.troubles)
-        unready = [Condition(type="Ready", status="False", reason="ContainersNotReady", message=message)]
+        unready, ready = containers, Condition(type="Ready", status="False", reason=NOT_READY, message=message)
+    elif said and not probed:
+        unready, ready = containers, said
+    else:
+        unready, ready = probed, ready_condition(probed, now)
     conditions = [
         Condition(type="PodScheduled", status="True", last_transition_time=now),
         Condition(type="Initialized", status="True", last_transition_time=now),
-        unready[0] if unready else Condition(type="Ready", status="True", last_transition_time=now),
+        ready,
     ]
     return PodStatus(
         phase="Running",
@@ -303,7 +316,7 @@ def _running(pod: Pod, started: Started, node: Node) -> PodStatus:
             ContainerStatus(
                 name=container.name,
                 image=container.image,
-                ready=not unready,
+                ready=container.name not in unready,
                 restart_count=0,
                 started=True,
                 state=ContainerState(running=ContainerStateDetail(started_at=now)),

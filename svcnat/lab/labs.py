@@ -1,8 +1,8 @@
 """Labs: build one, find one, run things in it, take it down.
 
-A lab is a folder below the runtime folder (its record, its store, its stand-in process's socket and log) and network
+A lab is a folder below the runtime folder (its record, its store, its stand-in process's socket, two logs) and network
 namespaces whose names begin with its own. It changes nothing in the machine's own namespace. Pods come and go in
-:mod:`svcnat.lab.kubelet`; rules on the nodes are the agent's.
+:mod:`svcnat.lab.kubelet`; rules on the nodes are the agent's (:mod:`svcnat.lab.agent`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from svcnat.errors import LabError
 from svcnat.kernel import netns
-from svcnat.lab import names, network, process, state, topology
+from svcnat.lab import agent, names, network, process, state, topology
 from svcnat.lab.state import Record
 from svcnat.lab.topology import Topology
 from svcnat.model.objects import Condition, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta
@@ -37,10 +37,11 @@ class Lab:
         self.store = store
 
     @classmethod
-    def up(cls, name: str, plan: Topology | None = None) -> Lab:
+    def up(cls, name: str, plan: Topology | None = None, *, attended: bool = False) -> Lab:
         """Build a lab: its nodes and clients, the process for stand-in servers, and a store that knows the nodes.
 
-        All of it or nothing: whatever fails, what was built is taken down again.
+        All of it or nothing: whatever fails, what was built is taken down again. `attended`: with an agent, if its
+        libraries are installed; it may still be starting.
 
         Raises:
             LabError: it exists, or cannot be built.
@@ -53,24 +54,22 @@ class Lab:
             raise LabError(f"parts of an older lab {name} are there: `svcnat lab down {name}` removes them")
         with state.locked(folder, create=True):
             try:
-                return cls._build(name, folder, plan)
+                return cls._build(name, folder, plan, attended=attended and agent.is_possible())
             except BaseException:
                 _remove(name, folder)
                 raise
 
     @classmethod
-    def _build(cls, name: str, folder: Path, plan: Topology) -> Lab:
-        # The process starts up while the network is built.
+    def _build(cls, name: str, folder: Path, plan: Topology, *, attended: bool) -> Lab:
+        # The processes start up while the network is built.
         standin = process.start_standin(folder)
-        network.build(name, plan)
-        store = _store(folder, plan, create=True)
+        attendant = agent.start(folder) if attended else None
         try:
-            with store.transaction() as transaction:
-                for node in plan.nodes:
-                    transaction.put(_node_object(node))
-            state.write(folder, Record(boot=state.boot(), topology=plan.declaration, standin=standin))
+            network.build(name, plan)
+            store = _furnished(folder, plan)
+            state.write(folder, Record(boot=state.boot(), topology=plan.declaration, standin=standin, agent=attendant))
         except BaseException:
-            store.close()
+            agent.stop(folder, attendant)
             raise
         return cls(name, folder, plan, store)
 
@@ -84,7 +83,7 @@ class Lab:
         """
         folder = state.folder_of(name)
         plan = topology.plan(state.read(folder).topology)
-        return cls(name, folder, plan, _store(folder, plan, create=False))
+        return cls(name, folder, plan, open_store(folder, plan, create=False))
 
     def close(self) -> None:
         """Close the store; the lab goes on."""
@@ -173,12 +172,16 @@ class Lab:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A lab in a list; one that does not run is `broken`: half-built, crashed, or ended by a reboot."""
+    """A lab in a list; one that does not run is `broken`: half-built, crashed, or ended by a reboot.
+
+    `attended` is True if its agent runs; otherwise the next change has one started, if that is possible.
+    """
 
     name: str
     state: Literal["running", "broken"]
     nodes: int
     pods: int
+    attended: bool = False
 
 
 def labs() -> list[Summary]:
@@ -199,10 +202,12 @@ def labs() -> list[Summary]:
 
 def _summary(name: str) -> Summary:
     try:
-        record = state.read(state.folder_of(name))
+        folder = state.folder_of(name)
+        record = state.read(folder)
     except LabError:
         return Summary(name, "broken", 0, 0)
-    return Summary(name, "running", max(len(record.topology.nodes), 1), len(record.pods))
+    nodes = max(len(record.topology.nodes), 1)
+    return Summary(name, "running", nodes, len(record.pods), agent.runs(folder, record.agent))
 
 
 def down(name: str) -> None:
@@ -223,9 +228,11 @@ def down(name: str) -> None:
 
 
 def _remove(name: str, folder: Path) -> None:
-    standin = None
+    standin = attendant = None
     with contextlib.suppress(LabError):
-        standin = state.read(folder).standin
+        record = state.read(folder)
+        standin, attendant = record.standin, record.agent
+    agent.stop(folder, attendant)
     process.stop_standin(folder, standin)
     namespaces = _namespaces(name)
     process.end_inhabitants(netns.identity(namespace) for namespace in namespaces)
@@ -238,13 +245,27 @@ def _namespaces(name: str) -> list[str]:
     return [namespace for namespace in netns.names() if namespace.startswith(names.prefix_of(name))]
 
 
-def _store(folder: Path, plan: Topology, *, create: bool) -> Store:
+def open_store(folder: Path, plan: Topology, *, create: bool) -> Store:
+    """Open the store of the lab in `folder`, with the ranges of its topology."""
     return Store.open(
         folder / state.STORE,
         create=create,
         service_cidrs=[str(cidr) for cidr in plan.services],
         load_balancer_pool=[str(cidr) for cidr in plan.balancers],
     )
+
+
+def _furnished(folder: Path, plan: Topology) -> Store:
+    """A new store that knows the nodes."""
+    store = open_store(folder, plan, create=True)
+    try:
+        with store.transaction() as transaction:
+            for node in plan.nodes:
+                transaction.put(_node_object(node))
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def _node_object(node: topology.Node) -> Node:

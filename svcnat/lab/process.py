@@ -1,7 +1,8 @@
-"""The processes of a lab: its stand-in process, and whatever else still runs inside its network namespaces.
+"""The processes of a lab: its stand-in process, its agent, and whatever else still runs inside its network namespaces.
 
 A process is known by its id and the time it started, and signalled through a pidfd (pidfd_open(2)): an id that was
-given to a stranger meanwhile never gets a signal. What the stand-in process serves is not decided here.
+given to a stranger meanwhile never gets a signal. What the stand-in process serves is not decided here, nor when there
+is an agent (:mod:`svcnat.lab.agent`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -43,37 +44,73 @@ def start_standin(folder: Path) -> ProcessId:
         LabError: it cannot be started.
 
     """
-    null, log = os.open(os.devnull, os.O_RDONLY), -1
-    listener = listen(folder)
+    with listen(folder) as listener:
+        try:
+            return start([_STANDIN, str(folder)], folder / LOG, listener.fileno())
+        except OSError as error:
+            raise LabError(f"cannot start the stand-in servers: {error}") from error
+
+
+def start(module: Sequence[str], log: Path, listener: int = -1, unset: Iterable[str] = ()) -> ProcessId:
+    """Start a module of ours, given with its arguments, as a process that outlives this one and writes to `log`.
+
+    It gets the descriptor `listener` as number :data:`LISTENER`, and the environment without what is `unset`.
+
+    Raises:
+        OSError: it cannot be started.
+
+    """
+    null, said = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1
     try:
-        log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        # -P: a module of the same name in the current folder must not run as root.
+        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        environment = {name: text for name, text in os.environ.items() if name not in set(unset)}
+        passed = {0: null, 1: said, 2: said} | ({LISTENER: listener} if listener >= 0 else {})
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-P", "-m", _STANDIN, str(folder)],
-            os.environ | {"PYTHONPATH": os.pathsep.join(_python_path())},
+            # -P: a module of the same name in the current folder must not run as root.
+            [sys.executable, "-P", "-m", *module],
+            environment | {"PYTHONPATH": os.pathsep.join(_python_path())},
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, null, 0),
-                (os.POSIX_SPAWN_DUP2, log, 1),
-                (os.POSIX_SPAWN_DUP2, log, 2),
-                (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTENER),
+                # Whoever waits until the command's descriptors are closed must not wait for this process.
+                *((os.POSIX_SPAWN_CLOSE, each) for each in _inheritable() if each not in passed.values()),
+                *((os.POSIX_SPAWN_DUP2, mine, its) for its, mine in passed.items()),
             ],
             setsid=True,
         )
-    except OSError as error:
-        raise LabError(f"cannot start the stand-in servers: {error}") from error
     finally:
-        listener.close()
-        for descriptor in (null, log):
+        for descriptor in (null, said):
             if descriptor >= 0:
                 os.close(descriptor)
     # It is our child: until we wait for it, it has an entry, even if it ended.
     return ProcessId(pid, int(_stat(pid)[_START_TIME]))
 
 
+def _inheritable() -> Iterator[int]:
+    """The descriptors beyond the standard ones that a program started now would get."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - the names are all there is to know
+        with contextlib.suppress(OSError):
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                yield int(name)
+
+
 def _python_path() -> list[str]:
     # An empty entry would mean the current folder.
     return [str(_PACKAGES), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+
+
+def known(pid: int) -> ProcessId | None:
+    """The process of that id, None if there is none."""
+    stat = _stat(pid)
+    return ProcessId(pid, int(stat[_START_TIME])) if stat else None
+
+
+def stop(processes: Iterable[ProcessId]) -> None:
+    """Ask processes to end, and wait for that; those that do not are killed."""
+    ending = set(processes)
+    with _opened(ending) as opened:
+        _end(opened, politely=True)
+    for each in ending:
+        is_alive(each)  # takes leave of it, if it was our child
 
 
 def stop_standin(folder: Path, process: ProcessId | None) -> None:
@@ -95,11 +132,25 @@ def is_alive(process: ProcessId) -> bool:
     stat = _stat(process.pid)
     if not stat or int(stat[_START_TIME]) != process.started:
         return False
-    if stat[_STATE] not in _ENDED:
+    if stat[_STATE] not in _ENDED or _has_threads(process.pid):
         return True
     with contextlib.suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
     return False
+
+
+def _has_threads(pid: int) -> bool:
+    """True if of a process only the first thread has ended: the others still hold its files, if not for long."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    try:
+        return not poll.poll(0)
+    finally:
+        os.close(descriptor)
 
 
 def end_inhabitants(namespaces: Iterable[tuple[int, int]]) -> None:

@@ -21,9 +21,8 @@ from pathlib import Path
 import msgspec
 
 from svcnat.errors import SvcnatError
-from svcnat.kernel import netns
+from svcnat.kernel import netns, unix
 from svcnat.lab.control import (
-    LARGEST,
     LISTENER,
     SOCKET,
     Answer,
@@ -179,7 +178,7 @@ async def _listen(process: Process, listener: socket.socket) -> None:
 async def _converse(process: Process, connection: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     with connection, contextlib.suppress(ConnectionError):
-        while data := await loop.sock_recv(connection, LARGEST):
+        while data := await loop.sock_recv(connection, unix.LARGEST):
             await loop.sock_sendall(connection, msgspec.json.encode(await process.answer(data)))
 
 

@@ -51,6 +51,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
     boot: str
     topology: Declaration
     standin: ProcessId | None = None
+    agent: ProcessId | None = None
     cursors: dict[str, int] = field(default_factory=dict)
     pods: dict[str, Started] = field(default_factory=dict)
     version: int = _VERSION
@@ -121,6 +122,19 @@ def read(folder: Path) -> Record:
     if record.boot != boot():
         raise LabError(f"lab {folder.name} ended with a reboot: `svcnat lab down {folder.name}` removes its files")
     return record
+
+
+def wait_until_built(folder: Path) -> None:
+    """Return when nobody is building the lab in `folder` any more; it may have come to nothing.
+
+    Raises:
+        LabError: there is no such lab, or it is gone since.
+        PrivilegeError: it is another user's.
+
+    """
+    if not (folder / _RECORD).exists():
+        with locked(folder):
+            pass
 
 
 def write(folder: Path, record: Record) -> None:

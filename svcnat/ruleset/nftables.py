@@ -69,10 +69,10 @@ def render_sweep(change: Change) -> str:
     lines = []
     for part in change.values():
         where = f"{part.family} {TABLE}"
-        # All are emptied before the first is deleted: they may jump to each other.
+        # All are emptied before the first is deleted: they may jump to each other, and elements of sets to them.
         lines += [f"flush chain {where} {name}\n" for name in part.sweep]
-        lines += [f"delete chain {where} {name}\n" for name in part.sweep]
         lines += [f"delete set {where} {name}\n" for name in part.sweep_sets]
+        lines += [f"delete chain {where} {name}\n" for name in part.sweep]
     return "".join(lines)
 
 

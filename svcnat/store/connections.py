@@ -106,6 +106,8 @@ def reporting(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {_advice(error)}") from error
+    except UnicodeDecodeError as error:  # of a name in a damaged schema, or of what SQLite says of it
+        raise StoreError(f"{path}: {DAMAGED}") from error
 
 
 def _advice(error: sqlite3.Error) -> str:

@@ -201,7 +201,7 @@ def _uncollected() -> Iterator[None]:
 def _decode(kind: type[R], body: bytes) -> R:
     try:
         decoded: R = _decoder(kind).decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(
             f"the state file holds a {kind.__name__} that cannot be read ({error}); restore a backup"
         ) from error

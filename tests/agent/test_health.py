@@ -351,88 +351,46 @@ def test_nodes_answer_for_their_own_endpoints(lab: api.Lab) -> None:
     asyncio.run(run())
 
 
-# --- the verb --------------------------------------------------------------------------------------------------
-
-
-class Running:
-    """``svcnat health`` in a process of its own."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self._log = folder / "health.log"
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "svcnat", "health", *arguments], stderr=log, stdout=log, stdin=subprocess.DEVNULL
-            )
-
-    def lines(self) -> list[str]:
-        return self._log.read_text().splitlines()
-
-    def end(self) -> int:
-        self.process.terminate()
-        return self.process.wait(timeout=60)
+# --- the agent --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """A function that runs the verb, which ends after the test if it did not before."""
-    started: list[Running] = []
+def start(tmp_path: Path, runtime: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """A function that runs an agent, which ends after the test if it did not before."""
+    started: list[subprocess.Popen[bytes]] = []
 
-    def run(*arguments: str) -> Running:
-        started.append(Running(tmp_path, *arguments))
+    def run(*arguments: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / "agent.log").open("ab") as log:
+            started.append(subprocess.Popen([sys.executable, "-m", "svcnat", "run", *arguments], stderr=log))
         return started[-1]
 
     yield run
     for each in started:
-        each.process.kill()
-        each.process.wait()
+        each.kill()
+        each.wait()
 
 
-def test_the_verb_follows_a_lab(lab: api.Lab, start: Callable[..., Running]) -> None:
-    """It serves every node, sees changes, logs one line for each, and SIGTERM ends it with nothing left behind."""
-    verb = start("--lab", lab.built.name)
+def test_the_agent_of_a_lab_answers_on_every_node(lab: api.Lab) -> None:
+    """It sees changes of pods and of the port, and stops when nobody asks for the check any more."""
     eventually(lambda: statuses(lab), [200, 200, 503, 503])
     move(lab, "one", "node-2")
     eventually(lambda: statuses(lab), [200, 200, 200, 200])
     lab.apply(
-        api.load(
-            text=SERVICE.replace("31500", "31500")
-            .replace("Policy: Local", "Policy: Cluster")
-            .replace("  healthCheckNodePort: 31500\n", "")
-        )
+        api.load(text=SERVICE.replace("Policy: Local", "Policy: Cluster").replace("  healthCheckNodePort: 31500\n", ""))
     )
     eventually(lambda: statuses(lab), ["ConnectionRefusedError"] * 4)
     lab.apply(api.load(text=SERVICE.replace("31500", "31501")))
     eventually(lambda: statuses(lab, 31501), [200, 200, 200, 200])
-    assert verb.end() == 0
-    assert statuses(lab, 31501) == ["ConnectionRefusedError"] * 4
-    for line in (
-        "node-1: default/web: port 31500 answers 200, 2 local endpoints",
-        "node-2: default/web: port 31500 answers 503, 0 local endpoints",
-        "node-1: default/web: port 31500 answers 200, 1 local endpoint",
-        "node-2: default/web: port 31500 answers 200, 1 local endpoint",
-        "node-1: default/web: port 31500 is closed",
-        "node-2: default/web: port 31501 answers 200, 1 local endpoint",
-    ):
-        assert verb.lines().count(line) == 1
 
 
-def test_the_verb_ends_with_its_lab(runtime: Path, tmp_path: Path, start: Callable[..., Running]) -> None:
-    """When the lab goes, it says so and ends."""
-    (tmp_path / "lab.yml").write_text(MANIFESTS)
-    lab = api.Lab.up(unused_name(), tmp_path / "lab.yml")
-    verb = start("--lab", lab.built.name)
-    eventually(lambda: any("node-2" in line for line in verb.lines()), wanted=True)
-    lab.down()
-    assert verb.process.wait(timeout=60) == 1
-    assert verb.lines()[-1].startswith("error: ")
-
-
-def test_the_verb_follows_a_state_file(node: Node, tmp_path: Path, start: Callable[..., Running]) -> None:
-    """One namespace, and a state file that is replaced by another one; when it is removed, the verb ends."""
+def test_the_agent_of_a_state_file_answers(
+    node: Node, tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    """One namespace, and a state file that is replaced by another one; SIGTERM closes every port."""
     config = tmp_path / "config.yaml"
     config.write_text(
         "apiVersion: svcnat.io/v1alpha1\nkind: Configuration\nhostnameOverride: here\n"
-        f"nodePortAddresses: [{NODE[0]}/32, '{NODE[1]}/128']\n"
+        f"nodePortAddresses: [{NODE[0]}/32, '{NODE[1]}/128']\nmetricsBindAddress: ''\nhealthzBindAddress: ''\n"
     )
     common = ("--netns", node.name, "--config", str(config), "--state")
     (tmp_path / "web.yml").write_text(SERVICE)
@@ -442,24 +400,18 @@ def test_the_verb_follows_a_state_file(node: Node, tmp_path: Path, start: Callab
         return netns.call(node.outside, lambda: [get(address, port) for address in NODE])
 
     assert main(["apply", "-f", str(tmp_path / "web.yml"), *common, str(tmp_path / "state.db")]) == 0
-    verb = start(*common, str(tmp_path / "state.db"))
+    agent = start(*common, str(tmp_path / "state.db"))
     eventually(lambda: outside(31500), [503, 503])
     with Store.open(tmp_path / "other.db") as other, other.transaction() as transaction:
         for manifest in api.load(tmp_path / "more.yml").manifests:
             transaction.apply(manifest.document)
     for suffix in ("-wal", "-shm"):
-        (tmp_path / f"state.db{suffix}").unlink()
+        (tmp_path / f"state.db{suffix}").unlink(missing_ok=True)
     (tmp_path / "other.db").replace(tmp_path / "state.db")
     eventually(lambda: outside(31502), [503, 503])
-    assert outside(31500) == ["ConnectionRefusedError"] * 2
-    (tmp_path / "state.db").unlink()
-    assert verb.process.wait(timeout=60) == 1
-    assert "no such state file" in verb.lines()[-1]
-    assert node.listening() == 0
-
-
-def test_the_verb_needs_a_state_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It makes none: a follower that does would hide a mistyped name."""
-    assert main(["health", "--state", str(tmp_path / "none.db")]) == 1
-    assert "no such state file" in capsys.readouterr().err
-    assert not (tmp_path / "none.db").exists()
+    eventually(lambda: outside(31500), ["ConnectionRefusedError"] * 2)
+    # The rules say whom they follow now, so commands with the new file may go on when the agent has ended.
+    agent.terminate()
+    assert agent.wait(timeout=60) == 0
+    assert outside(31502) == ["ConnectionRefusedError"] * 2
+    assert main(["apply", "-f", str(tmp_path / "more.yml"), *common, str(tmp_path / "state.db")]) == 0

@@ -385,6 +385,26 @@ def test_an_unexpected_error_is_ours(caplog: pytest.LogCaptureFixture) -> None:
     assert "\x1b" not in caplog.text
 
 
+def test_a_container_that_starts_anew_has_proved_nothing() -> None:
+    """Its first failure says nothing, whatever the one before it had proved; its first success does."""
+
+    async def main() -> None:
+        world = World()
+        async with world.prober() as prober:
+            await prober.update([probed()])
+            await asyncio.sleep(0.001)
+            await prober.update([probed(ready=True)])
+            world.codes["a"] = 1
+            await prober.update([probed(started="2026-05-17T10:00:00Z")])
+            await asyncio.sleep(0.001)
+            assert world.said()[1:] == [("a", False, FAILED, False)]
+            world.codes["a"] = 0
+            await asyncio.sleep(20)
+            assert world.said()[2:] == [("a", True, "", True)]
+
+    run(main())
+
+
 def test_a_thousand_updates_change_nothing() -> None:
     """What is wanted as before is not disturbed, however often that is said."""
 

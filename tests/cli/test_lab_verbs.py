@@ -12,6 +12,7 @@ import pytest
 
 from svcnat.cli.frame import main
 from svcnat.kernel import netns
+from svcnat.lab import process, state
 from tests.cli.conftest import Result
 from tests.lab.conftest import namespaces_of, runtime, unused_name
 
@@ -185,11 +186,17 @@ def test_down_needs_a_lab_that_is_there(svcnat: Run, lab: str) -> None:
 
 
 def test_cleanup_covers_every_node(svcnat: Run, runtime: Path, tmp_path: Path) -> None:
-    """Cleanup with --lab removes the tables of all its nodes."""
+    """Cleanup with --lab names the agent that keeps the rules; without it, the tables of all nodes are removed."""
     name = unused_name()
     (tmp_path / "web.yml").write_text(MANIFESTS.replace("clients: 2", "nodes: [{name: a}, {name: b}]"))
     try:
         assert svcnat("lab", "up", name, "-f", str(tmp_path)).code == 0
+        agent = state.read(state.folder_of(name)).agent
+        assert agent is not None
+        refused = svcnat("cleanup", "--lab", name)
+        assert (refused.code, refused.out) == (1, "")
+        assert f"an agent (pid {agent.pid}) keeps the rules" in refused.err
+        process.stop([agent])
         assert svcnat("cleanup", "--lab", name).out == "table ip svcnat removed\n" * 2
     finally:
         svcnat("lab", "down", name)

@@ -122,3 +122,29 @@ def test_refusals_are_classified(connection: Connection) -> None:
         assert type(connection.refusal(number)) is kind
     with pytest.raises(MissingError, match=r"^nonsense: Protocol not supported$"):
         Connection(31, "nonsense")
+
+
+class Interrupted(Connection):
+    """A connection whose dumps are interrupted so late that only their end tells."""
+
+    def _datagram(self, flags: int = 0) -> memoryview:
+        data, position = bytearray(super()._datagram(flags)), 0
+        while position < len(data):
+            length, kind, marks = struct.unpack_from("=IHH", data, position)
+            if kind == 3:  # NLMSG_DONE
+                struct.pack_into("=H", data, position + 6, marks | 0x10)
+            position += (length + 3) & ~3
+        return memoryview(bytes(data))
+
+
+def test_an_end_that_tells_of_an_interruption_is_an_end(empty_netns: str) -> None:
+    """Nobody waits for another one: the next question is asked, and answered."""
+    with netns.entered(empty_netns):
+        connection = Interrupted(ROUTE, "network devices")
+    try:
+        for _ in range(2):
+            with pytest.raises(StaleError):
+                list(connection.dump(GETLINK, bytes(16)))
+        assert connection.get(GETLINK, struct.pack("=BxHiII", 0, 0, LOOPBACK, 0, 0))
+    finally:
+        connection.close()

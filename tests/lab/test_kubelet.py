@@ -8,6 +8,7 @@ import signal
 import pytest
 from msgspec.structs import replace
 
+from svcnat.controllers.readiness import with_container_ready
 from svcnat.errors import KernelError, LabError
 from svcnat.kernel import netns
 from svcnat.lab import kubelet, names, process, state, topology
@@ -22,9 +23,11 @@ from svcnat.model.objects import (
     Pod,
     PodIP,
     PodStatus,
+    Probe,
     Service,
     ServicePort,
     ServiceSpec,
+    TCPSocketAction,
 )
 from tests.lab.conftest import BuildLab, namespaces_of
 from tests.lab.pods import addresses, ask_tcp, create, delete, pod, stored
@@ -200,6 +203,38 @@ def test_a_status_in_the_manifest_does_not_choose_the_address(build_lab: BuildLa
         transaction.set_status(replace(stored(lab, "a"), status=PodStatus()))
     assert kubelet.start(lab).started == []
     assert addresses(lab, "a") == ("10.244.0.2", "fd00:10:244::2")
+
+
+def test_a_pod_with_a_readiness_probe_waits_for_it(build_lab: BuildLab) -> None:
+    """It runs unready until somebody's probe succeeds, which the next pass respects; its other containers are ready."""
+    lab = build_lab()
+    made = pod("a")
+    probe = Probe(tcp_socket=TCPSocketAction(port=80))
+    probed = replace(made.spec.containers[0], name="probed", ports=[], readiness_probe=probe)
+    create(lab, replace(made, spec=replace(made.spec, containers=[*made.spec.containers, probed])))
+    kubelet.start(lab)
+
+    def readiness() -> tuple[str, str, str, dict[str, bool | None]]:
+        status = stored(lab, "a").status
+        (ready,) = [each for each in status.conditions if each.type == "Ready"]
+        return ready.status, ready.reason, ready.message, {each.name: each.ready for each in status.container_statuses}
+
+    unready = (
+        "False",
+        "ContainersNotReady",
+        "containers with unready status: [probed]",
+        {"main": True, "probed": False},
+    )
+    assert readiness() == unready
+    assert answers(lab, "a")
+    with lab.store.transaction() as transaction:
+        transaction.put(with_container_ready(stored(lab, "a"), "probed", True, "2026-05-17T10:00:00Z"))
+    assert kubelet.start(lab) == kubelet.Pass()
+    assert readiness() == ("True", "", "", {"main": True, "probed": True})
+    # One that starts anew is another one, of which nobody knows anything.
+    netns.delete(names.pod(lab.name, "default", "a"))
+    assert kubelet.start(lab).started == ["default/a"]
+    assert readiness() == unready
 
 
 def test_what_died_or_was_taken_away_comes_back(build_lab: BuildLab) -> None:

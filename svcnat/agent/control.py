@@ -1,0 +1,186 @@
+"""How commands talk to an agent: JSON requests and answers, one a packet, over a Unix SEQPACKET socket.
+
+The words, and the :class:`Client` for commands, which wait; the agent's end is :mod:`svcnat.agent.server`. The socket's
+path follows from what the agent follows, so that whoever has the state file's name finds its agent. What a request
+means is the agent's business. Source: unix(7); a packet is at most the sender's buffer, 200 KiB by default.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from hashlib import blake2s
+from itertools import starmap
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from msgspec import Struct
+
+from svcnat.errors import EndedError, KernelError, PrivilegeError
+from svcnat.kernel import netns, unix
+
+_PATIENCE = 60.0  # seconds: a first pass over many services may be under way
+_ENDED = "the agent ended before it answered; the rules stay as they are"
+GROUP = "svcnat"
+"""Whoever is in this group of the system may talk to an agent."""
+
+
+class Reconcile(Struct, frozen=True, tag=True):
+    """Make the rules equal to the objects as they are at `revision` (or later), and tell how it went."""
+
+    revision: int
+
+
+class Verify(Struct, frozen=True, tag=True):
+    """Tell the state; with `deep`, after the kernel's rules were read and compared with what they should be."""
+
+    deep: bool = False
+
+
+class Watch(Struct, frozen=True, tag=True):
+    """Tell of every new revision of the objects, until one of us hangs up."""
+
+
+Request = Reconcile | Verify | Watch
+
+
+class TargetState(Struct, frozen=True, omit_defaults=True):
+    """How one target fares.
+
+    `state`: ``synced``, ``failing`` (with the reason in `error`), ``gone`` or ``starting``. `refused`: Services whose
+    rules the kernel refused, with the reason. `drift`: how often somebody else's change was repaired. `passed`: seconds
+    since the last pass; `took`: how long it took; `added` and `deleted`: elements, since the agent began. `different`:
+    what a comparison with the kernel found.
+    """
+
+    node: str
+    netns: str | None
+    state: str
+    generation: int = 0
+    services: int = 0
+    endpoints: int = 0
+    error: str = ""
+    refused: dict[str, str] = {}
+    drift: int = 0
+    passed: float = 0.0
+    took: float = 0.0
+    added: int = 0
+    deleted: int = 0
+    warnings: tuple[str, ...] = ()
+    different: tuple[str, ...] = ()
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """The warnings, and what was refused."""
+        return *self.warnings, *starmap("{}: the kernel refused its rules: {}".format, self.refused.items())
+
+
+class AgentState(Struct, frozen=True, omit_defaults=True):
+    """How an agent fares; `troubles` are what keeps it from following its objects, a line each."""
+
+    pid: int
+    version: str
+    follows: str
+    revision: int
+    uptime: float
+    targets: tuple[TargetState, ...]
+    troubles: tuple[str, ...] = ()
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """What an agent answers: its state after what was asked, or the new `revision`; `error`: why it did nothing."""
+
+    state: AgentState | None = None
+    revision: int = 0
+    error: str = ""
+
+
+def runtime_folder() -> Path:
+    """Where agents listen: ``$SVCNAT_RUNTIME_DIR/agents``, by default ``/run/svcnat/agents``."""
+    return Path(os.environ.get("SVCNAT_RUNTIME_DIR") or "/run/svcnat").absolute() / "agents"
+
+
+def socket_of_state(state: str | os.PathLike[str]) -> Path:
+    """The socket of the agent that follows a state file."""
+    return _socket(f"state {os.path.realpath(state)}")
+
+
+def socket_of_netns(name_or_path: str | None) -> Path:
+    """The socket of the agent that follows manifests, without a state file, in a network namespace.
+
+    Raises:
+        MissingError: no such namespace.
+
+    """
+    return _socket(f"netns {netns.identity(name_or_path)}")
+
+
+def _socket(what: str) -> Path:
+    return runtime_folder() / f"{blake2s(os.fsencode(what), digest_size=10).hexdigest()}.sock"
+
+
+class Client:
+    """A command's end of a conversation with an agent; a context manager."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    @classmethod
+    def find(cls, path: Path, *, patience: float = _PATIENCE) -> Self | None:
+        """Connect to the agent that listens there; None if there is none.
+
+        Raises:
+            PrivilegeError: there is one, and this user may not talk to it.
+            KernelError: there is one, and it is too busy to take the call.
+
+        """
+        try:
+            return cls(unix.connect(path, patience))
+        except PermissionError as error:
+            raise PrivilegeError(f"the agent that listens at {path} is for root and the group {GROUP}") from error
+        except BlockingIOError as error:
+            raise KernelError(f"the agent that listens at {path} does not answer: too many ask it at once") from error
+        except OSError:
+            return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def ask(self, request: Request) -> Answer:
+        """Send a request, and wait for its answer.
+
+        Raises:
+            EndedError: the agent ended before it answered.
+            KernelError: it does not answer.
+
+        """
+        try:
+            self._socket.send(msgspec.json.encode(request))
+            return self.receive()
+        except ConnectionError as error:
+            raise EndedError(_ENDED) from error
+        except OSError as error:
+            raise KernelError(f"the agent does not answer: {error.strerror or error}") from error
+
+    def receive(self, patience: float | None = None) -> Answer:
+        """Wait for the next answer, for `patience` seconds if that is given.
+
+        Raises:
+            TimeoutError: none came.
+            EndedError: the agent ended.
+
+        """
+        if patience is not None:
+            self._socket.settimeout(patience)
+        packet = self._socket.recv(unix.LARGEST)
+        if not packet:
+            raise EndedError(_ENDED)
+        return msgspec.json.decode(packet, type=Answer)

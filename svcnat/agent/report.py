@@ -1,0 +1,40 @@
+"""What became of the rules: the answer of every pass, whoever made it.
+
+It imports nothing of the kernel's, so that a command whose agent did the work need not either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from svcnat.ruleset.diff import Change, Outline
+    from svcnat.ruleset.endpoints import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pass did, or with a dry run would do; ``generation`` is the kernel's ruleset id after it.
+
+    ``warnings``: what the host lacks for its services, a line each. ``interrupted``: somebody else committed meanwhile,
+    to whatever table: only another pass can tell whether the rules are still what this one left. ``had``: what was
+    there before; ``swept``: what nothing needs is gone.
+    """
+
+    change: Change
+    generation: int
+    warnings: tuple[str, ...] = ()
+    had: Mapping[Family, Outline] = field(default_factory=dict)
+    interrupted: bool = False
+    swept: bool = True
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Elements and chains added and deleted, over both families."""
+        total = Counter({"elements added": 0, "elements deleted": 0, "chains added": 0, "chains deleted": 0})
+        for part in self.change.values():
+            total.update(part.counts())
+        return dict(total)

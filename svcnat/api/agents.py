@@ -1,0 +1,242 @@
+"""Agents: what one follows, running one, and asking one how it fares."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from svcnat.agent import control
+from svcnat.agent.targets import Target
+from svcnat.api.configured import DEFAULT_STATE, configuration, node_name, open_store
+from svcnat.errors import UsageError
+from svcnat.model.configuration import Configuration
+
+_HOME_SECONDS = 1.0  # between two looks whether it is still there
+
+if TYPE_CHECKING:
+    from svcnat.agent.attempts import Runner
+    from svcnat.agent.desired import Desired
+    from svcnat.agent.settings import Host
+    from svcnat.agent.sources import Source
+    from svcnat.ruleset.plan import Plan
+    from svcnat.store.sqlite import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What an agent is to follow: a state file (None: manifests), the targets, and how its configuration is read.
+
+    ``run`` runs the commands of exec probes; when the folder ``home`` is gone, so is the agent.
+    """
+
+    state: Path | None
+    targets: tuple[Target, ...]
+    configure: Callable[[], Configuration]
+    paths: tuple[str, ...] = ()
+    recursive: bool = False
+    namespace: str = "default"
+    opening: Callable[[Configuration], Store] | None = None
+    run: Runner | None = None
+    home: Path | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        if self.state:
+            return control.socket_of_state(self.state)
+        return control.socket_of_netns(self.targets[0].netns)
+
+    def source(self, *, create: bool = True) -> Source:
+        """The objects, not yet open; without `create` a state file that is not there is not made."""
+        from svcnat.agent.sources import Manifests, StateFile
+
+        if self.state is None:
+            return Manifests(self.paths, recursive=self.recursive, namespace=self.namespace)
+        return StateFile(self.state, self.opening or _opening(self.state, create=create))
+
+
+def following(
+    *,
+    state: str | Path | None = None,
+    config: str | Path | None = None,
+    netns: str | None = None,
+    lab: str | None = None,
+    paths: Sequence[str] = (),
+    recursive: bool = False,
+    namespace: str = "default",
+    patient: bool = False,
+) -> Following:
+    """What an agent with these flags follows; nothing is opened. `patient` waits for a lab that is being built.
+
+    Raises:
+        UsageError: manifests and a state file, or a lab with what it brings itself.
+        ManifestError: the configuration is wrong.
+        LabError: no such lab.
+
+    """
+    if lab:
+        if state or netns or config or paths:
+            raise UsageError("--lab comes with its own state file, configuration and network namespaces")
+        from svcnat.api.labs import Lab
+
+        if patient:
+            import svcnat.agent.agent  # noqa: F401 - in the meantime
+
+        return Lab.following(lab, patient=patient)
+    if paths and state:
+        raise UsageError("-f follows manifests, --state a state file: one of them")
+    if "-" in paths:
+        raise UsageError("standard input cannot be followed: -f takes files and folders here")
+    configure = functools.partial(configuration, config)
+    target = Target(node_name(configure()), netns)
+    if paths:
+        return Following(None, (target,), configure, tuple(paths), recursive, namespace)
+    return Following(Path(state or DEFAULT_STATE), (target,), configure)
+
+
+def _opening(state: Path, *, create: bool) -> Callable[[Configuration], Store]:
+    """How a state file is opened: made at the first time, but if it goes while we run, it is missed."""
+
+    def opening(config: Configuration) -> Store:
+        nonlocal create
+        store = open_store(state, config, create=create)
+        create = False
+        return store
+
+    return opening
+
+
+def run_agent(what: Following, *, force: bool = False, cleanup_on_exit: bool = False) -> None:
+    """Run an agent in this process until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    Raises:
+        SvcnatError: it cannot begin: the objects cannot be read, or another one is the writer of a target.
+        MissingError: one of the libraries of the extra "agent" is not installed.
+
+    """
+    import asyncio
+
+    from svcnat.agent.agent import Agent, Options
+    from svcnat.agent.notify import Notifier
+
+    async def main() -> None:
+        with Notifier.of_environment() as notifier:
+            options = Options(what.configure, what.socket, cleanup_on_exit, force, what.run, notifier)
+            agent = Agent(what.source(), what.targets, what.configure(), options)
+            if what.home is None:
+                await agent.run()
+                return
+            os.chdir("/")  # nobody shall wait to unmount the folder that the lab was built from
+            leaving = asyncio.create_task(leave_with(what.home))
+            await agent.run()
+            leaving.cancel()
+
+    # Two threads share the interpreter: the one that answers must not wait long for the one that works.
+    sys.setswitchinterval(0.001)
+    asyncio.run(main())
+
+
+async def leave_with(home: Path) -> None:
+    """End this process, as SIGTERM does, when its home is gone: nobody else would."""
+    import asyncio
+    import signal
+
+    with contextlib.suppress(OSError):
+        place = home.stat().st_ino
+        while home.stat().st_ino == place:
+            await asyncio.sleep(_HOME_SECONDS)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def follow_once(what: Following, *, force: bool = False) -> control.AgentState:
+    """Make the rules of every target follow once, and end: what a host does at boot that runs no agent.
+
+    Raises:
+        SvcnatError: see :func:`run_agent`.
+
+    """
+    from svcnat.agent.keeper import Keeper
+    from svcnat.agent.reconciler import Reasons, Reconciler
+
+    source = what.source()
+    reconciler = Reconciler(
+        source,
+        what.targets,
+        what.configure(),
+        keeping=lambda target, config, source: Keeper(
+            target, config, follows=f"{source.follows} once", identity=source.identity, force=force
+        ),
+    )
+    reconciler.open()
+    try:
+        reconciler.round(Reasons())
+        return reconciler.state()
+    finally:
+        reconciler.close()
+
+
+def agent_state(what: Following, *, deep: bool = False) -> control.AgentState | None:
+    """How the agent fares that follows this; None if none does. `deep`: it compares the kernel's rules.
+
+    Raises:
+        PrivilegeError: this user may not ask it.
+        KernelError: it does not answer.
+
+    """
+    client = control.Client.find(what.socket)
+    if client is None:
+        return None
+    with client:
+        return client.ask(control.Verify(deep)).state
+
+
+def status(what: Following) -> control.AgentState:
+    """Whether the kernel's rules are equal to what is followed: as its agent tells, or without one as they are read.
+
+    Raises:
+        SvcnatError: it cannot be told.
+
+    """
+    if found := agent_state(what, deep=True):
+        return found
+    from svcnat.agent.desired import Desired
+
+    config, desired, source = what.configure(), Desired(), what.source(create=False)
+    source.open(config)
+    try:
+        source.refresh(desired)
+    finally:
+        source.close()
+    targets = tuple(_compared(target, desired, source.identity, config) for target in what.targets)
+    return control.AgentState(0, "", source.follows, source.revision, 0.0, targets)
+
+
+def _compared(target: Target, desired: Desired, identity: str | None, config: Configuration) -> control.TargetState:
+    """How the rules of a target differ from what is desired."""
+    from svcnat.agent.follow import Objects, follow
+    from svcnat.agent.settings import settings_for
+    from svcnat.ruleset.plan import plan
+
+    def decide(host: Host) -> Plan:
+        settings = settings_for(config, host, target.node, desired.zone_of(target.node))
+        decided.append(plan(desired.services.values(), desired.slices(), settings))
+        return decided[-1]
+
+    decided: list[Plan] = []
+    report = follow(target.netns, Objects(decide, identity, force=True), config, dry_run=True)
+    ports = [port for ports in decided[-1].services.values() for port in ports]
+    return control.TargetState(
+        target.node,
+        target.netns,
+        "synced",
+        generation=report.generation,
+        services=len(decided[-1].services),
+        endpoints=sum(len(port.endpoints.serving) for port in ports),
+        different=tuple(f"{count} {what}" for what, count in report.counts.items() if count),
+    )

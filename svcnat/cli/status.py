@@ -1,0 +1,102 @@
+"""Tell whether the rules in the kernel are equal to the objects, and how the agent fares.
+
+The kernel's tables are read and compared. Exit code 0: they are equal; 1: they are not, or it cannot be told. Without
+an agent the same is asked of the state file, or with -f of manifests.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from svcnat.cli.ages import human_duration
+from svcnat.cli.formats import as_json, parse_format
+from svcnat.cli.terminal import aligned, counted
+
+if TYPE_CHECKING:
+    from svcnat.agent.control import AgentState, TargetState
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``status``."""
+    parser.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="ask of manifests instead of a state file; may be repeated",
+    )
+    parser.add_argument("-R", "--recursive", action="store_true", help="with -f: also folders below folders")
+    parser.add_argument("-o", "--output", default="", metavar="FORMAT", help="json")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say how things are; 0 if they are as they should be."""
+    from svcnat import api
+
+    form = parse_format(options.output, ("", "json"))
+    what = api.following(
+        state=options.state,
+        config=options.config,
+        netns=options.netns,
+        lab=options.lab,
+        paths=options.filename,
+        recursive=options.recursive,
+        namespace=options.namespace or "default",
+    )
+    state = api.status(what)
+    good = not state.troubles and all(_is_good(target) for target in state.targets)
+    if form.name == "json":
+        import msgspec
+
+        print(as_json({**msgspec.to_builtins(state), "equal": good}), end="")
+    else:
+        print("\n".join(line.rstrip() for line in aligned([*_rows(state)])))
+    return 0 if good else 1
+
+
+def _is_good(target: TargetState) -> bool:
+    return target.state == "synced" and not (target.different or target.refused or target.error)
+
+
+def _rows(state: AgentState) -> Iterator[tuple[str, ...]]:
+    if state.pid:
+        yield "Agent:", f"pid {state.pid}, version {state.version}, up {_duration(state.uptime)}"
+    else:
+        yield "Agent:", "none runs"
+    yield "Objects:", f"{state.follows}, revision {state.revision}"
+    for trouble in state.troubles:
+        yield "Trouble:", trouble
+    for target in state.targets:
+        yield "", ""
+        yield "Node:", f"{target.node} ({target.netns or 'this network namespace'})"
+        yield "  Rules:", _verdict(target)
+        yield "  Generation:", str(target.generation)
+        yield "  Serving:", f"{counted(target.services, 'service')}, {counted(target.endpoints, 'endpoint')}"
+        if target.passed:
+            yield "  Last pass:", f"{_duration(target.passed)} ago, took {1000 * target.took:.1f} ms"
+            yield "  Elements:", f"{target.added} added, {target.deleted} deleted"
+            yield "  Repaired:", f"{counted(target.drift, 'foreign change')}"
+        yield from _list("  Refused:", (f"{name}: {reason}" for name, reason in target.refused.items()))
+        yield from _list("  Warnings:", target.warnings)
+
+
+def _verdict(target: TargetState) -> str:
+    if target.error:
+        return f"{target.state}: {target.error}"
+    if target.different:
+        return f"not equal to the objects: {', '.join(target.different)}"
+    return "equal to the objects" if target.state == "synced" else target.state
+
+
+def _list(title: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for line in lines:
+        yield title, line
+        title = ""
+
+
+def _duration(seconds: float) -> str:
+    return human_duration(timedelta(seconds=seconds))
