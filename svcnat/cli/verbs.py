@@ -36,6 +36,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("lab list", "lab_list", "Lab", "list the labs that are up"),
     Verb("lab exec", "lab_exec", "Lab", "run a command in a pod, node or client: POD -- CMD", command=True),
     Verb("lab down", "lab_down", "Lab", "remove labs, leaving nothing"),
+    Verb("doctor", "doctor", "Other", "find what keeps services from working here, and the command that fixes it"),
     Verb("version", "version", "Other", "print the versions of svcnat, libnftables and the kernel"),
 )
 
