@@ -5,9 +5,10 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 APT     := nftables python3-nftables iptables iproute2 conntrack python3-venv
 WORKERS ?= 2
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt bench golden lab-up lab-down clean
+.PHONY: help setup demo test lint fmt bench chaos soak golden lab-up lab-down clean
 
 help: ## list these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,12 @@ fmt: setup ## format the code
 
 bench: setup ## print the benchmark table (no assertions)
 	@$(BIN)/python -m tests.bench
+
+chaos: setup ## random misfortune for SECONDS (600), with new seeds, which it prints
+	@$(BIN)/python -m tests.agent.chaos $(SECONDS)
+
+soak: setup ## churn for SECONDS (600) and print what an agent has meanwhile: memory, descriptors, chains (no assertions)
+	@$(BIN)/python -m tests.bench.soak $(SECONDS)
 
 golden: setup ## rewrite tests/golden/*/ruleset.nft from the compiler; read the diff before committing it
 	@$(BIN)/python -m tests.golden

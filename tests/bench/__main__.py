@@ -20,38 +20,12 @@ from functools import partial
 from pathlib import Path
 
 from svcnat.kernel import netns
+from tests.bench import agent
+from tests.bench.objects import endpoint_slice, service
 
 SIZES = (100, 1000, 5000)
 ENDPOINTS = 5
 RUNS = 3
-
-
-def service(number: int) -> dict:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": f"service-{number}"},
-        "spec": {
-            "clusterIP": f"10.100.{number // 250}.{number % 250 + 1}",
-            "ports": [{"port": 80, "targetPort": 8080}],
-        },
-    }
-
-
-def endpoint_slice(number: int, endpoints: int = ENDPOINTS) -> dict:
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": f"service-{number}",
-            "labels": {"kubernetes.io/service-name": f"service-{number}"},
-        },
-        "addressType": "IPv4",
-        "ports": [{"port": 8080}],
-        "endpoints": [
-            {"addresses": [f"10.{200 + each}.{number // 250}.{number % 250 + 1}"]} for each in range(endpoints)
-        ],
-    }
 
 
 def manifests(folder: Path, name: str, items: list[dict]) -> str:
@@ -89,7 +63,7 @@ def show(what: str, size: int, measured: tuple[float, float]) -> None:
 def measure(size: int, folder: Path) -> None:
     """All rows of one size."""
     where, state = f"svcnat-bench-{uuid.uuid4().hex[:8]}", folder / f"state-{size}" / "state.db"
-    world = [item for number in range(size) for item in (service(number), endpoint_slice(number))]
+    world = [item for number in range(size) for item in (service(number), endpoint_slice(number, ENDPOINTS))]
     everything = manifests(folder, f"all-{size}.json", world)
     world[1] = endpoint_slice(0, ENDPOINTS - 1)
     changed = manifests(folder, f"changed-{size}.json", world)
@@ -126,6 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for size in SIZES:
             measure(size, Path(folder))
+    agent.main()
 
 
 if __name__ == "__main__":
