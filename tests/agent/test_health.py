@@ -329,28 +329,6 @@ def move(lab: api.Lab, name: str, node: str) -> None:
     lab.apply(api.load(text=POD.replace("name: one", f"name: {name}").replace("node-1", node)))
 
 
-def test_nodes_answer_for_their_own_endpoints(lab: api.Lab) -> None:
-    """As endpoints come and go, each node says 200 if it has one and 503 if not."""
-
-    async def serve(*servers: HealthServers) -> list[int | str]:
-        for each, (_, plan) in zip(servers, lab.plans(), strict=True):
-            assert await each.update(plan.health_checks, plan.settings.node_port_addresses) == ()
-        return await asyncio.to_thread(statuses, lab)
-
-    async def run() -> None:
-        (_, first), (_, second) = lab.built.nodes
-        async with HealthServers(first) as one, HealthServers(second) as two:
-            assert await serve(one, two) == [200, 200, 503, 503]
-            move(lab, "one", "node-2")
-            assert await serve(one, two) == [200, 200, 200, 200]
-            move(lab, "two", "node-2")
-            assert await serve(one, two) == [503, 503, 200, 200]
-            lab.apply(api.load(text=WITHOUT_CHECK))
-            assert await serve(one, two) == ["ConnectionRefusedError"] * 4
-
-    asyncio.run(run())
-
-
 # --- the agent --------------------------------------------------------------------------------------------------
 
 
@@ -375,12 +353,12 @@ def test_the_agent_of_a_lab_answers_on_every_node(lab: api.Lab) -> None:
     eventually(lambda: statuses(lab), [200, 200, 503, 503])
     move(lab, "one", "node-2")
     eventually(lambda: statuses(lab), [200, 200, 200, 200])
-    lab.apply(
-        api.load(text=SERVICE.replace("Policy: Local", "Policy: Cluster").replace("  healthCheckNodePort: 31500\n", ""))
-    )
+    move(lab, "two", "node-2")
+    eventually(lambda: statuses(lab), [503, 503, 200, 200])
+    lab.apply(api.load(text=WITHOUT_CHECK))
     eventually(lambda: statuses(lab), ["ConnectionRefusedError"] * 4)
     lab.apply(api.load(text=SERVICE.replace("31500", "31501")))
-    eventually(lambda: statuses(lab, 31501), [200, 200, 200, 200])
+    eventually(lambda: statuses(lab, 31501), [503, 503, 200, 200])
 
 
 def test_the_agent_of_a_state_file_answers(
