@@ -55,7 +55,7 @@ def follow(netns: str | None, objects: Objects, config: Configuration, *, dry_ru
     # The objects are read under the lock: of two commands at once, the later writer has seen both changes.
     with contextlib.nullcontext() if dry_run else lock.writer(netns), Namespace(netns) as namespace:
         if not objects.force:
-            ownership.require(namespace, objects.identity)
+            ownership.require(namespace, objects.identity, netns)
         plan = objects.plan(look(netns, config))
         report = reconcile(namespace, compile_plan(plan, objects.origin), dry_run=dry_run)
         if dry_run:

@@ -108,7 +108,7 @@ class Keeper:
             self._held = stack.enter_context(lock.writer(where, patience=_LOCK_PATIENCE, agent=self._follows))
             namespace = stack.enter_context(self._opener(where))
             if not self._force:
-                ownership.require(namespace, self._state)
+                ownership.require(namespace, self._state, where)
             self._host_events = stack.enter_context(contextlib.closing(HostEvents(where)))
             events = stack.enter_context(contextlib.closing(RulesetEvents(where)))
             self.writer = Writer(namespace, events, self._origin)

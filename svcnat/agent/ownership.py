@@ -15,8 +15,10 @@ def origin_of(identity: str) -> str:
     return f"state {identity}"
 
 
-def require(namespace: Namespace, identity: str | None) -> None:
+def require(namespace: Namespace, identity: str | None, netns: str | None = None) -> None:
     """Refuse to write over rules that follow a state file, unless it is the one with this identity.
+
+    `netns` is what the user calls the namespace, None for the current one.
 
     Raises:
         ConflictError: they do.
@@ -25,9 +27,10 @@ def require(namespace: Namespace, identity: str | None) -> None:
     for family in namespace.families():
         _, _, origin = namespace.about(family).partition("from state ")
         if origin and (identity is None or not origin.startswith(identity)):
+            where = f'network namespace "{netns}"' if netns else "this network namespace"
             whose, way_out = (
                 ("another", "`svcnat cleanup` gives them up, --netns names another place")
                 if identity
                 else ("a", "--force takes them over")
             )
-            raise ConflictError(f"the rules in this network namespace follow {whose} state file; {way_out}")
+            raise ConflictError(f"the rules in {where} follow {whose} state file; {way_out}")

@@ -32,7 +32,7 @@ class Followers:
         """Raise what keeps a target from following at all: no privilege, no such namespace, another's rules."""
         for target in self.targets:
             with Namespace(target.netns) as namespace:
-                ownership.require(namespace, self.store.identity)
+                ownership.require(namespace, self.store.identity, target.netns)
 
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
         """Make the rules of every target equal to the objects."""

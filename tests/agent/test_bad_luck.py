@@ -98,7 +98,7 @@ def test_a_damaged_state_file_is_refused_at_the_start(folder: Path, state: Path,
         (GARBAGE, "not an svcnat state file; name another file, or move this one away to start afresh"),
         (good[: len(good) // 2], "restore a backup, or move it away to start afresh"),
         (good[:4096] + GARBAGE * (len(good) // len(GARBAGE)), "restore a backup, or move it away to start afresh"),
-        (b"", "the rules in this network namespace follow another state file"),
+        (b"", "follow another state file"),
     ):
         state.write_bytes(damaged)
         done = svcnat("run", "--netns", empty_netns, "--state", state, "--log-format", "text")
