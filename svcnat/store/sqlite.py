@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from svcnat.store.schema import MIGRATIONS, Migration, migrate, version_of
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.transaction import Transaction
 from svcnat.store.watch import Watch
+
+_JOURNAL_PAUSE = 0.01  # seconds
 
 BUSY_SECONDS = 10.0
 """How long a command waits for another one's transaction."""
@@ -281,9 +284,18 @@ class Store:
         self.identity = identity
 
     def _set_journal(self, connection: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + self._busy_seconds
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-        if mode != "wal":
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        while mode != "wal":
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                # Another process is about to do the same: for this one lock SQLite does not wait, whatever it was told.
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                    raise
+                time.sleep(_JOURNAL_PAUSE)
+                (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         if mode != "wal":
             raise StoreError(f"{self.path}: this file system cannot hold a write-ahead log; use a local disk")
 
