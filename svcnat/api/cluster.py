@@ -15,9 +15,10 @@ from svcnat.agent.targets import Target
 from svcnat.api.configured import DEFAULT_STATE, configuration, node_name, open_store
 from svcnat.api.news import News
 from svcnat.controllers.claims import asks
-from svcnat.errors import Finding, KernelError, ManifestError, SvcnatError, UnfollowedError, UsageError
+from svcnat.controllers.scaling import restarted, scaled
+from svcnat.errors import Finding, KernelError, ManifestError, NotFoundError, SvcnatError, UnfollowedError, UsageError
 from svcnat.model.configuration import Configuration
-from svcnat.model.kinds import subject
+from svcnat.model.kinds import BY_NAME, subject
 from svcnat.model.located import located
 from svcnat.model.manifests import Loaded, Manifest
 from svcnat.model.objects import Resource, Service
@@ -143,6 +144,53 @@ class Cluster:
             for one in wanted
         ]
         return self._change(lambda transaction: [transaction.delete(*place) for place in places], dry_run=dry_run)
+
+    def scale(
+        self,
+        wanted: Iterable[tuple[type[Resource], str, str]],
+        replicas: int,
+        *,
+        current: int | None = None,
+        dry_run: bool = False,
+    ) -> Changed:
+        """Give objects, named as (type, namespace, name), so many replicas, if they have `current` ones.
+
+        Raises:
+            NotFoundError: one does not exist; nothing was scaled.
+            ConflictError: one has another number of replicas than `current`.
+            UsageError: one is of a kind that has none.
+
+        """
+        return self._edit(wanted, lambda resource: scaled(resource, replicas, current), dry_run=dry_run)
+
+    def restart(self, wanted: Iterable[tuple[type[Resource], str, str]], now: str, *, dry_run: bool = False) -> Changed:
+        """Have all Pods of objects, named as (type, namespace, name), made anew as a rollout; `now` is RFC 3339.
+
+        Raises:
+            NotFoundError: one does not exist; nothing was restarted.
+            ConflictError: one is paused, or was restarted at that time already.
+            UsageError: one is of a kind that has no rollouts.
+
+        """
+        return self._edit(wanted, lambda resource: restarted(resource, now), dry_run=dry_run)
+
+    def _edit(
+        self,
+        wanted: Iterable[tuple[type[Resource], str, str]],
+        edit: Callable[[Resource], Resource],
+        *,
+        dry_run: bool,
+    ) -> Changed:
+        def run(transaction: Transaction) -> list[Outcome]:
+            outcomes = []
+            for kind, namespace, name in wanted:
+                live = transaction.get(kind, namespace, name)
+                if live is None:
+                    raise NotFoundError(f"{BY_NAME[kind.__name__].quote(name)} not found")
+                outcomes.append(transaction.replace(edit(live)))
+            return outcomes
+
+        return self._change(run, dry_run=dry_run)
 
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
         """Make the rules of every target equal to the objects, whatever is there; their agent does it, if one runs.

@@ -36,6 +36,7 @@ Progress = Callable[[int, int], None]
 
 READY_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
+_PASSES = 1_000  # more pods than that have never waited for each other
 _TRIES = 4  # an agent may be killed at any moment, also while it starts
 
 
@@ -214,7 +215,11 @@ class Lab(Cluster):
 
         if dry_run:
             return super().follow(dry_run=True)
-        kubelet.start(self.built, probing=agent.have(self.built.folder))
+        probing = agent.have(self.built.folder)
+        for _ in range(_PASSES):
+            # A pod that is ready may be what others have waited for: the next of a StatefulSet, or of a rollout.
+            if not kubelet.start(self.built, probing=probing).started:
+                break
         reports = self._have_rules()
         kubelet.sweep(self.built)
         return reports

@@ -15,6 +15,8 @@ from svcnat.cli.ages import age
 from svcnat.cli.happenings import seen, source
 from svcnat.model.objects import (
     Condition,
+    ControllerRevision,
+    DaemonSet,
     Deployment,
     Endpoints,
     EndpointSlice,
@@ -24,11 +26,14 @@ from svcnat.model.objects import (
     Namespace,
     Node,
     Pod,
+    PodTemplateSpec,
+    ReplicaSet,
     SelectorRequirement,
     Service,
     ServicePort,
+    StatefulSet,
 )
-from svcnat.model.pods import addresses_of, is_ready
+from svcnat.model.pods import addresses_of
 
 NONE = "<none>"
 UNKNOWN = "<unknown>"
@@ -160,7 +165,7 @@ def _pod(pod: Pod, now: datetime) -> tuple[str, ...]:
     total = len(pod.spec.containers)
     statuses = pod.status.container_statuses
     ready = sum(bool(status.ready) for status in statuses)
-    if not statuses and is_ready(pod):
+    if not statuses and condition(pod.status.conditions, "Ready") == "True":
         ready = total  # a status written by hand, or by a lab, may leave the containers out
     gates = pod.spec.readiness_gates
     passed = sum(condition(pod.status.conditions, gate.condition_type) == "True" for gate in gates)
@@ -191,16 +196,68 @@ def pod_status(pod: Pod) -> str:
 def _deployment(deployment: Deployment, now: datetime) -> tuple[str, ...]:
     spec, status = deployment.spec, deployment.status
     replicas = 1 if spec.replicas is None else spec.replicas
-    containers = spec.template.spec.containers
     return (
         deployment.metadata.name,
         f"{status.ready_replicas or 0}/{replicas}",
         str(status.updated_replicas or 0),
         str(status.available_replicas or 0),
         age(deployment.metadata.creation_timestamp, now),
-        ",".join(container.name for container in containers),
-        ",".join(container.image for container in containers),
+        *_containers(spec.template),
         selector_text(spec.selector),
+    )
+
+
+def _replica_set(replica_set: ReplicaSet, now: datetime) -> tuple[str, ...]:
+    spec, status = replica_set.spec, replica_set.status
+    return (
+        replica_set.metadata.name,
+        str(1 if spec.replicas is None else spec.replicas),
+        str(status.replicas or 0),
+        str(status.ready_replicas or 0),
+        age(replica_set.metadata.creation_timestamp, now),
+        *_containers(spec.template),
+        selector_text(spec.selector),
+    )
+
+
+def _stateful_set(stateful_set: StatefulSet, now: datetime) -> tuple[str, ...]:
+    spec, status = stateful_set.spec, stateful_set.status
+    return (
+        stateful_set.metadata.name,
+        f"{status.ready_replicas or 0}/{1 if spec.replicas is None else spec.replicas}",
+        age(stateful_set.metadata.creation_timestamp, now),
+        *_containers(spec.template),
+    )
+
+
+def _daemon_set(daemon_set: DaemonSet, now: datetime) -> tuple[str, ...]:
+    spec, status = daemon_set.spec, daemon_set.status
+    return (
+        daemon_set.metadata.name,
+        str(status.desired_number_scheduled or 0),
+        str(status.current_number_scheduled or 0),
+        str(status.number_ready or 0),
+        str(status.updated_number_scheduled or 0),
+        str(status.number_available or 0),
+        labels_text(spec.template.spec.node_selector),
+        age(daemon_set.metadata.creation_timestamp, now),
+        *_containers(spec.template),
+        selector_text(spec.selector),
+    )
+
+
+def _containers(template: PodTemplateSpec) -> tuple[str, str]:
+    containers = template.spec.containers
+    return ",".join(each.name for each in containers), ",".join(each.image for each in containers)
+
+
+def _controller_revision(revision: ControllerRevision, now: datetime) -> tuple[str, ...]:
+    owner = next((each for each in revision.metadata.owner_references if each.controller), None)
+    return (
+        revision.metadata.name,
+        f"{owner.kind.lower()}.apps/{owner.name}" if owner else NONE,
+        str(revision.revision or 0),
+        age(revision.metadata.creation_timestamp, now),
     )
 
 
@@ -275,6 +332,16 @@ COLUMNS: dict[str, Columns] = {
         ("CONTAINERS", "IMAGES", "SELECTOR"),
         _deployment,
     ),
+    "ReplicaSet": Columns(
+        ("NAME", "DESIRED", "CURRENT", "READY", "AGE"), ("CONTAINERS", "IMAGES", "SELECTOR"), _replica_set
+    ),
+    "StatefulSet": Columns(("NAME", "READY", "AGE"), ("CONTAINERS", "IMAGES"), _stateful_set),
+    "DaemonSet": Columns(
+        ("NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE", "NODE SELECTOR", "AGE"),
+        ("CONTAINERS", "IMAGES", "SELECTOR"),
+        _daemon_set,
+    ),
+    "ControllerRevision": Columns(("NAME", "CONTROLLER", "REVISION", "AGE"), (), _controller_revision),
     "Node": Columns(
         ("NAME", "STATUS", "ROLES", "AGE", "VERSION"),
         ("INTERNAL-IP", "EXTERNAL-IP", "OS-IMAGE", "KERNEL-VERSION", "CONTAINER-RUNTIME"),

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
 
-from svcnat.cli import happenings
+from svcnat.cli import happenings, workloads
 from svcnat.cli.columns import (
     NONE,
     UNSET,
@@ -19,18 +18,17 @@ from svcnat.cli.columns import (
     labels_text,
     node_roles,
     node_status,
-    pod_status,
-    selector_text,
     shortened,
 )
+from svcnat.cli.rows import Rows, condition_rows, date_text, group, metadata_rows
 from svcnat.cli.terminal import counted
-from svcnat.controllers.merge import LAST_APPLIED
+from svcnat.cli.workloads import Objects
 from svcnat.model.addresses import canonical
 from svcnat.model.extensions import PROBE, PROBE_RESULTS, SCHEDULER, parse_probe_results
 from svcnat.model.labels import SERVICE_LABEL
 from svcnat.model.objects import (
-    Condition,
-    Container,
+    ControllerRevision,
+    DaemonSet,
     Deployment,
     Endpoint,
     Endpoints,
@@ -39,27 +37,17 @@ from svcnat.model.objects import (
     Namespace,
     Node,
     Pod,
+    ReplicaSet,
     Resource,
     Service,
     ServicePort,
+    StatefulSet,
 )
 from svcnat.model.pods import addresses_of, has_ended, is_ready
 from svcnat.model.services import has_cluster_ips
 
-R = TypeVar("R", bound=Resource)
-Rows = list[list[str]]
-
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_LONGEST = 140
 _TRUTH: dict[bool | None, str] = {None: UNSET, True: "true", False: "false"}
-
-
-class Objects(Protocol):
-    """Where objects are looked up by label; a snapshot of the store is one."""
-
-    def labelled(self, kind: type[R], namespace: str, labels: Mapping[str, str]) -> Sequence[R]:
-        """The objects of a namespace with these labels."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,40 +80,17 @@ def _fields(resource: Resource, context: Context) -> Rows:
         case Endpoints():
             return _endpoints(resource)
         case Pod():
-            return _pod(resource)
-        case Deployment():
-            return _deployment(resource)
+            return workloads.pod_rows(resource)
+        case Deployment() | ReplicaSet() | StatefulSet() | DaemonSet() | ControllerRevision():
+            return workloads.rows(resource, context.objects)
         case Node():
             return _node(resource)
         case Namespace():
             status = resource.status.phase or "Active"
-            return [*_metadata(resource), ["Status:", status]]
+            return [*metadata_rows(resource), ["Status:", status]]
         case Event():
             return _event(resource, context.now)
     raise AssertionError(f"unreachable: {type(resource).__name__} is no kind")
-
-
-def _metadata(resource: Resource, *between: list[str]) -> Rows:
-    """Name, namespace, labels and annotations, with `between` after the namespace."""
-    metadata = resource.metadata
-    annotations = [
-        f"{key}: {value if len(value) <= _LONGEST else value[:_LONGEST] + '...'}"
-        for key, value in sorted(metadata.annotations.items())
-        if key != LAST_APPLIED
-    ]
-    return [
-        ["Name:", metadata.name],
-        *([["Namespace:", metadata.namespace]] if metadata.namespace else []),
-        *between,
-        *_several("Labels:", [f"{key}={value}" for key, value in sorted(metadata.labels.items())]),
-        *_several("Annotations:", annotations),
-    ]
-
-
-def _several(label: str, values: Sequence[str], indent: str = "") -> Rows:
-    """A label and its values, one a row."""
-    first, *more = values or [NONE]
-    return [[indent + label, first], *([indent, value] for value in more)]
 
 
 # --- Services and their endpoints ----------------------------------------------------------------------------
@@ -136,7 +101,7 @@ def _service(service: Service, context: Context) -> Rows:
     metadata = service.metadata
     slices = context.objects.labelled(EndpointSlice, metadata.namespace, {SERVICE_LABEL: metadata.name})
     rows = [
-        *_metadata(service),
+        *metadata_rows(service),
         ["Selector:", labels_text(spec.selector)],
         ["Type:", spec.type or "ClusterIP"],
         ["IP Family Policy:", spec.ip_family_policy or ""],
@@ -236,7 +201,7 @@ def _connections(counted: Mapping[tuple[str, int], int | None] | None) -> Rows:
 
 
 def _endpoint_slice(endpoint_slice: EndpointSlice) -> Rows:
-    rows = [*_metadata(endpoint_slice), ["AddressType:", endpoint_slice.address_type]]
+    rows = [*metadata_rows(endpoint_slice), ["AddressType:", endpoint_slice.address_type]]
     if endpoint_slice.ports:
         rows += [["Ports:"], ["  Name", "Port", "Protocol"], ["  ----", "----", "--------"]]
         for port in endpoint_slice.ports:
@@ -271,7 +236,7 @@ def _endpoint(endpoint: Endpoint) -> Rows:
 
 
 def _endpoints(endpoints: Endpoints) -> Rows:
-    rows = [*_metadata(endpoints), ["Subsets:"]]
+    rows = [*metadata_rows(endpoints), ["Subsets:"]]
     for subset in endpoints.subsets:
         rows.append(["  Addresses:", ",".join(address.ip for address in subset.addresses) or NONE])
         rows.append(["  NotReadyAddresses:", ",".join(address.ip for address in subset.not_ready_addresses) or NONE])
@@ -282,72 +247,6 @@ def _endpoints(endpoints: Endpoints) -> Rows:
     return rows
 
 
-# --- Pods and Deployments ------------------------------------------------------------------------------------
-
-
-def _pod(pod: Pod) -> Rows:
-    status = pod.status
-    node = f"{pod.spec.node_name}/{status.host_ip}" if pod.spec.node_name else NONE
-    rows = [
-        *_metadata(pod, ["Node:", node], *_start_time(status.start_time)),
-        ["Status:", pod_status(pod)],
-        ["IP:", next(iter(addresses_of(pod)), "")],
-        *_group("IPs:", [["  IP:", address] for address in addresses_of(pod)]),
-    ]
-    owner = next((owner for owner in pod.metadata.owner_references if owner.controller), None)
-    if owner:
-        rows.append(["Controlled By:", f"{owner.kind}/{owner.name}"])
-    rows.append(["Containers:"])
-    for container in pod.spec.containers:
-        rows += _container(container, "  ")
-    return [*rows, *_conditions(status.conditions)]
-
-
-def _start_time(started: str | None) -> Rows:
-    return [["Start Time:", _date(started)]] if started else []
-
-
-def _container(container: Container, indent: str) -> Rows:
-    ports = [f"{port.container_port}/{port.protocol or 'TCP'}" for port in container.ports]
-    rows = [[f"{indent}{container.name}:"], [f"{indent}  Image:", container.image]]
-    rows.append([f"{indent}  {'Ports' if len(ports) > 1 else 'Port'}:", ", ".join(ports) or NONE])
-    for label, words in (("Command", container.command), ("Args", container.args)):
-        if words:
-            rows += [[f"{indent}  {label}:"], *([f"{indent}    {word}"] for word in words)]
-    return rows
-
-
-def _conditions(conditions: Sequence[Condition]) -> Rows:
-    return _group("Conditions:", [["  Type", "Status"], *([f"  {each.type}", each.status] for each in conditions)], 1)
-
-
-def _group(label: str, rows: Rows, headers: int = 0) -> Rows:
-    return [[label], *rows] if len(rows) > headers else [[label, NONE]]
-
-
-def _deployment(deployment: Deployment) -> Rows:
-    spec, status = deployment.spec, deployment.status
-    template = spec.template
-    replicas = {
-        "desired": 1 if spec.replicas is None else spec.replicas,
-        "updated": status.updated_replicas or 0,
-        "total": status.replicas or 0,
-        "available": status.available_replicas or 0,
-        "unavailable": status.unavailable_replicas or 0,
-    }
-    rows = [
-        *_metadata(deployment, ["CreationTimestamp:", _date(deployment.metadata.creation_timestamp)]),
-        ["Selector:", selector_text(spec.selector)],
-        ["Replicas:", " | ".join(f"{count} {what}" for what, count in replicas.items())],
-        ["Pod Template:"],
-        *_several("Labels:", [f"{key}={value}" for key, value in sorted(template.metadata.labels.items())], "  "),
-        ["  Containers:"],
-    ]
-    for container in template.spec.containers:
-        rows += _container(container, "   ")
-    return rows
-
-
 # --- Nodes and Events ----------------------------------------------------------------------------------------
 
 
@@ -355,12 +254,12 @@ def _node(node: Node) -> Rows:
     return [
         ["Name:", node.metadata.name],
         ["Roles:", node_roles(node)],
-        *_metadata(node)[1:],
-        ["CreationTimestamp:", _date(node.metadata.creation_timestamp)],
+        *metadata_rows(node)[1:],
+        ["CreationTimestamp:", date_text(node.metadata.creation_timestamp)],
         ["Unschedulable:", str(bool(node.spec.unschedulable)).lower()],
         ["Status:", node_status(node)],
-        *_conditions(node.status.conditions),
-        *_group("Addresses:", [[f"  {each.type}:", each.address] for each in node.status.addresses]),
+        *condition_rows(node.status.conditions),
+        *group("Addresses:", [[f"  {each.type}:", each.address] for each in node.status.addresses]),
         ["PodCIDR:", node.spec.pod_cidr],
         ["PodCIDRs:", ",".join(node.spec.pod_cidrs)],
     ]
@@ -369,7 +268,7 @@ def _node(node: Node) -> Rows:
 def _event(event: Event, now: datetime) -> Rows:
     about, when = event.involved_object, happenings.seen(event, now)
     return [
-        *_metadata(event),
+        *metadata_rows(event),
         ["Type:", event.type],
         ["Reason:", event.reason],
         ["Object:", f"{about.kind}/{about.name}"],
@@ -379,15 +278,3 @@ def _event(event: Event, now: datetime) -> Rows:
         ["Last Seen:", when.last],
         ["Message:", event.message.strip()],
     ]
-
-
-def _date(timestamp: str | None) -> str:
-    """A time as kubectl's descriptions have it: ``Sun, 17 May 2026 10:00:00 +0000``."""
-    if not timestamp:
-        return UNSET
-    from email.utils import format_datetime  # in English whatever the locale is
-
-    try:
-        return format_datetime(datetime.fromisoformat(timestamp))
-    except ValueError:
-        return timestamp

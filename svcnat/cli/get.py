@@ -1,6 +1,6 @@
 """List objects, the oldest first.
 
-KIND is a kind or its short name, several with commas (svc,po), or all: pods, services and deployments.
+KIND is a kind or its short name, several with commas (svc,po), or all: pods, services and what makes pods.
 """
 
 from __future__ import annotations

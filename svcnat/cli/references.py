@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from svcnat.controllers import legacy
 from svcnat.errors import UsageError
@@ -12,8 +13,15 @@ from svcnat.model.objects import Endpoints, Namespace, ObjectMeta, Resource
 from svcnat.model.selectors import Selector
 from svcnat.store.snapshot import Snapshot
 
+if TYPE_CHECKING:  # costs more to import than a help page may take
+    from svcnat.api import Cluster
+
 # kubectl's category: what a user has made, not what describes the cluster or follows from something else.
-_ALL = ("Pod", "Service", "Deployment")
+_ALL = ("Pod", "Service", "DaemonSet", "Deployment", "ReplicaSet", "StatefulSet")
+
+
+Place = tuple[type[Resource], str, str]
+"""Type, namespace and name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +149,24 @@ def in_creation_order(resources: Iterable[Resource]) -> list[Resource]:
         return metadata.namespace, metadata.creation_timestamp or "", version, metadata.name
 
     return sorted(resources, key=place)
+
+
+def places(cluster: Cluster, selections: Sequence[Selection], namespace: str, selector: str = "") -> list[Place]:
+    """Where the objects are that were asked for: those that are named, whether or not they are there, or all of a kind.
+
+    Raises:
+        UsageError: names together with a selector, or a selector that is none.
+
+    """
+    labels = Selector.parse(selector)
+    found: dict[Place, None] = {}
+    with cluster.read() as snapshot:
+        for selection in selections:
+            kind = selection.kind
+            if selection.names and selector:
+                raise UsageError("a name cannot be given together with -l")
+            for name in selection.names:
+                found[kind.type, namespace if kind.namespaced else "", name] = None
+            for resource in [] if selection.names else listed(snapshot, kind, namespace, labels):
+                found[kind.type, resource.metadata.namespace, resource.metadata.name] = None
+    return list(found)

@@ -140,8 +140,8 @@ def mutation_format(options: argparse.Namespace) -> Format:
     return parse_format(options.output, MUTATION_FORMATS)
 
 
-def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Changed]) -> int:
-    """Change objects by `act`, which is told whether it is a dry run, and say what became of them.
+def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Changed], word: str = "") -> int:
+    """Change objects by `act`, which is told whether it is a dry run, and say what became of them, or `word`.
 
     Raises:
         UnfollowedError: the rules did not follow; what was saved has been said.
@@ -150,9 +150,9 @@ def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Chan
     try:
         changed = act(options.dry_run != "none")
     except UnfollowedError as error:
-        _print_outcomes(options, form, error.outcomes)
+        _print_outcomes(options, form, error.outcomes, word)
         raise
-    _print_outcomes(options, form, changed.outcomes)
+    _print_outcomes(options, form, changed.outcomes, word)
     for report in changed.reports:
         say_warnings(report.warnings)
         if options.verbose:
@@ -160,7 +160,7 @@ def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Chan
     return 0
 
 
-def _print_outcomes(options: argparse.Namespace, form: Format, outcomes: Sequence[Outcome]) -> None:
+def _print_outcomes(options: argparse.Namespace, form: Format, outcomes: Sequence[Outcome], word: str) -> None:
     """Print one line an object, ``service/back-end created``, or what ``-o`` asks for."""
     if form.name:
         resources = [outcome.resource for outcome in outcomes]
@@ -172,7 +172,7 @@ def _print_outcomes(options: argparse.Namespace, form: Format, outcomes: Sequenc
         if outcome.action == "deleted":  # kubectl's own inconsistency
             kind, _, bare = name.partition("/")
             name = f'{kind} "{bare}"'
-        print(f"{visible(name)} {outcome.action}{suffix}")
+        print(f"{visible(name)} {word or outcome.action}{suffix}")
 
 
 def counts_text(report: Report) -> str:

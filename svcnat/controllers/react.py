@@ -1,23 +1,41 @@
 """What follows from changes: runs the controllers that a change concerns, and those that their own changes concern.
 
 The cost follows the change: everything is found by index (labels, selectors, owners), nothing by walking all objects,
-except when a Node moves to another zone or a Namespace goes. Each object is reconciled once, however many of the
-changes concern it.
+except when a Node moves to another zone or a Namespace goes; when Nodes come and go, all DaemonSets. Each object is
+reconciled once in a round, however many of the changes concern it, and there are rounds until nothing changes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from svcnat.controllers import deployments, slices
+from svcnat.controllers import daemonsets, deployments, replicasets, slices, statefulsets
 from svcnat.controllers.claims import claims_of
 from svcnat.controllers.load_balancers import with_ingress
+from svcnat.controllers.members import controller_of
 from svcnat.controllers.ranges import NODE_PORTS, SERVICE_CIDRS
 from svcnat.controllers.world import Change, MemoryWorld, Place, World, by_place
 from svcnat.model.kinds import KINDS
 from svcnat.model.labels import MANAGER_LABEL, SERVICE_LABEL, ZONE_LABEL
-from svcnat.model.objects import Deployment, Endpoints, EndpointSlice, Namespace, Node, Pod, Resource, Service
+from svcnat.model.objects import (
+    DaemonSet,
+    Endpoints,
+    EndpointSlice,
+    Namespace,
+    Node,
+    Pod,
+    Resource,
+    Service,
+)
+
+_WORKLOADS: dict[str, Callable[[World, str, str], list[Change]]] = {
+    "StatefulSet": statefulsets.reconcile,
+    "DaemonSet": daemonsets.reconcile,
+    "ReplicaSet": replicasets.reconcile,
+    "Deployment": deployments.reconcile,
+}
+"""By kind. A Deployment comes last: what its ReplicaSets tell of their Pods is then up to date."""
 
 
 def settled(
@@ -46,15 +64,17 @@ def react(world: World, changes: Iterable[Change]) -> None:
     services: dict[Place, None] = {}
     released = False
     while queue:
-        concerned: dict[Place, None] = {}
+        concerned: dict[str, dict[Place, None]] = {kind: {} for kind in _WORKLOADS}
         while queue:
             change = queue.popleft()
             released = released or _releases(change)
             queue.extend(_removed_with(world, change))
             services.update(dict.fromkeys(_services(world, change)))
-            concerned.update(dict.fromkeys(_deployments(change)))
-        for place in concerned:
-            queue.extend(deployments.reconcile(world, *place))
+            for kind, place in _workloads(world, change):
+                concerned[kind][place] = None
+        for kind, reconcile in _WORKLOADS.items():
+            for place in concerned[kind]:
+                queue.extend(reconcile(world, *place))
     if released:
         serve_waiting(world)
     for place in services:
@@ -115,13 +135,25 @@ def _zone(node: Resource | None) -> str | None:
     return node.metadata.labels.get(ZONE_LABEL) if node else None
 
 
-def _deployments(change: Change) -> Iterator[Place]:
-    """Yield the Deployments whose Pods or status may have to change."""
+def _workloads(world: World, change: Change) -> Iterator[tuple[str, Place]]:
+    """Yield the workloads, by kind, whose Pods or status may have to change."""
     for resource in (change.before, change.after):
-        match resource:
-            case Deployment():
-                yield by_place(resource)
-            case Pod():
-                for owner in resource.metadata.owner_references:
-                    if owner.kind == "Deployment":
-                        yield resource.metadata.namespace, owner.name
+        if resource is None:
+            continue
+        if type(resource).__name__ in _WORKLOADS:
+            yield type(resource).__name__, by_place(resource)
+        owner = controller_of(resource)
+        if owner and owner.kind in _WORKLOADS:
+            yield owner.kind, (resource.metadata.namespace, owner.name)
+    if isinstance(change.before, Pod) and change.after is None:
+        # Whosesoever it was, its name is free now; reconciling what is not there costs a look.
+        stem, _, number = change.before.metadata.name.rpartition("-")
+        if number.isdecimal():
+            yield "StatefulSet", (change.before.metadata.namespace, stem)
+    if isinstance(change.after or change.before, Node) and _labels(change.before) != _labels(change.after):
+        for each in world.list(DaemonSet):
+            yield "DaemonSet", by_place(each)
+
+
+def _labels(node: Resource | None) -> dict[str, str] | None:
+    return node.metadata.labels if node else None

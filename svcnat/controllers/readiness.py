@@ -1,13 +1,13 @@
 """What probes make of objects: the readiness of a Pod, and the results of hand-written endpoints.
 
 Source: the kubelet's ``GeneratePodReadyCondition`` (pkg/kubelet/status/generate.go). Who probes, and when, is the
-agent's business. Readiness gates are nobody's: no controller here sets the conditions that they wait for.
+agent's business. The conditions that readiness gates wait for are set by whoever owns the gates.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -21,15 +21,33 @@ R = TypeVar("R", EndpointSlice, Endpoints)
 _READY = "Ready"
 _CONTAINERS_READY = "ContainersReady"
 NOT_READY = "ContainersNotReady"
+GATES_NOT_READY = "ReadinessGatesNotReady"
 
 
-def ready_condition(unready: Iterable[str], now: str) -> Condition:
-    """Return the Ready condition of a Pod that runs, of whose containers these are not ready."""
+def ready_condition(unready: Iterable[str], now: str, shut: Sequence[str] = ()) -> Condition:
+    """Return the Ready condition of a Pod that runs, of whose containers these are not ready.
+
+    `shut` is what :func:`shut_gates` says of it.
+    """
     names = " ".join(unready)
-    if not names:
+    if not names and not shut:
         return Condition(type=_READY, status="True", last_transition_time=now)
-    message = f"containers with unready status: [{names}]"
-    return Condition(type=_READY, status="False", reason=NOT_READY, message=message, last_transition_time=now)
+    reason, message = NOT_READY, f"containers with unready status: [{names}]"
+    if not names:
+        reason, message = GATES_NOT_READY, ", ".join(shut)
+    return Condition(type=_READY, status="False", reason=reason, message=message, last_transition_time=now)
+
+
+def shut_gates(pod: Pod) -> list[str]:
+    """Return what is to be said of the readiness gates whose conditions are not True."""
+    found = {each.type: each.status for each in pod.status.conditions}
+    return [
+        f'the status of pod readiness gate "{gate}" is not "True", but {found[gate]}'
+        if gate in found
+        else f'corresponding condition of pod readiness gate "{gate}" does not exist.'
+        for gate in (each.condition_type for each in pod.spec.readiness_gates)
+        if found.get(gate) != "True"
+    ]
 
 
 def with_container_ready(pod: Pod, container: str, ready: bool, now: str) -> Pod:  # noqa: FBT001 - the field's own value
@@ -54,8 +72,10 @@ def with_container_ready(pod: Pod, container: str, ready: bool, now: str) -> Pod
         replace(each, ready=ready) if each.name == container else each
         for each in status.container_statuses or [ContainerStatus(name=name, ready=readiness[name]) for name in names]
     ]
-    after = ready_condition([name for name in names if not readiness[name]], now)
-    conditions = _put(_put(status.conditions, after, always=True), replace(after, type=_CONTAINERS_READY), always=False)
+    unready = [name for name in names if not readiness[name]]
+    whole = replace(ready_condition(unready, now), type=_CONTAINERS_READY)
+    after = ready_condition(unready, now, shut_gates(pod))
+    conditions = _put(_put(status.conditions, after, always=True), whole, always=False)
     if (statuses, conditions) == (status.container_statuses, status.conditions):
         return pod
     return replace(pod, status=replace(status, container_statuses=statuses, conditions=conditions))

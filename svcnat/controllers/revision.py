@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from svcnat.model.objects import Deployment, EndpointSlice, Pod, Resource
+from svcnat.model.labels import REVISION
+from svcnat.model.objects import DaemonSet, Deployment, EndpointSlice, Pod, ReplicaSet, Resource, StatefulSet
 
 R = TypeVar("R", bound=Resource)
 
@@ -43,7 +44,10 @@ def _counted(resource: Resource) -> Any:
     """Return what a new generation stands for; None for kinds that have no generation."""
     match resource:
         case Deployment():
-            return resource.spec, resource.metadata.annotations
+            # The revision comes from the controller: nobody changed the Deployment.
+            return resource.spec, {key: text for key, text in resource.metadata.annotations.items() if key != REVISION}
+        case ReplicaSet() | StatefulSet() | DaemonSet():
+            return resource.spec
         case Pod():
             return resource.spec
         case EndpointSlice():

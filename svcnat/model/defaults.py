@@ -15,6 +15,7 @@ from svcnat.model.objects import (
     ClientIPConfig,
     Container,
     ContainerPort,
+    DaemonSet,
     Deployment,
     Endpoints,
     EndpointSlice,
@@ -26,13 +27,17 @@ from svcnat.model.objects import (
     Pod,
     PodIP,
     PodSpec,
+    PodTemplateSpec,
     Probe,
+    ReplicaSet,
     Resource,
     Service,
     ServicePort,
     ServiceSpec,
     SessionAffinityConfig,
+    StatefulSet,
 )
+from svcnat.model.rollouts import ROLLING
 from svcnat.model.services import is_exposed
 
 R = TypeVar("R", bound=Resource)
@@ -56,6 +61,12 @@ def with_defaults(resource: R) -> R:
             completed = _pod(resource)
         case Deployment():
             completed = _deployment(resource)
+        case ReplicaSet():
+            completed = _replica_set(resource)
+        case StatefulSet():
+            completed = _stateful_set(resource)
+        case DaemonSet():
+            completed = _daemon_set(resource)
         case Node():
             completed = _node(resource)
         case Namespace():
@@ -186,15 +197,66 @@ def _deployment(deployment: Deployment) -> Deployment:
         spec=replace(
             spec,
             replicas=_first(spec.replicas, 1),
-            template=replace(spec.template, spec=_pod_spec(spec.template.spec)),
-            strategy=_first(
-                spec.strategy,
-                {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
-            ),
+            template=template_with_defaults(spec.template),
+            strategy=_strategy(spec.strategy, maxSurge="25%", maxUnavailable="25%"),
             revision_history_limit=_first(spec.revision_history_limit, 10),
             progress_deadline_seconds=_first(spec.progress_deadline_seconds, 600),
         ),
     )
+
+
+def _replica_set(replica_set: ReplicaSet) -> ReplicaSet:
+    spec = replica_set.spec
+    return replace(
+        replica_set,
+        spec=replace(spec, replicas=_first(spec.replicas, 1), template=template_with_defaults(spec.template)),
+    )
+
+
+def _stateful_set(stateful_set: StatefulSet) -> StatefulSet:
+    spec = stateful_set.spec
+    return replace(
+        stateful_set,
+        spec=replace(
+            spec,
+            replicas=_first(spec.replicas, 1),
+            template=template_with_defaults(spec.template),
+            pod_management_policy=spec.pod_management_policy or "OrderedReady",
+            update_strategy=_strategy(spec.update_strategy, partition=0),
+            revision_history_limit=_first(spec.revision_history_limit, 10),
+        ),
+    )
+
+
+def _daemon_set(daemon_set: DaemonSet) -> DaemonSet:
+    spec = daemon_set.spec
+    return replace(
+        daemon_set,
+        spec=replace(
+            spec,
+            template=template_with_defaults(spec.template),
+            update_strategy=_strategy(spec.update_strategy, maxSurge=0, maxUnavailable=1),
+            revision_history_limit=_first(spec.revision_history_limit, 10),
+        ),
+    )
+
+
+def template_with_defaults(template: PodTemplateSpec) -> PodTemplateSpec:
+    """Return a template whose Pods' spec has its defaults."""
+    return replace(template, spec=_pod_spec(template.spec))
+
+
+def _strategy(strategy: Any, **defaults: int | str) -> Any:
+    """Return an update strategy, RollingUpdate if it does not say; what is no object is left for validation to find."""
+    if not isinstance(strategy, dict | None):
+        return strategy
+    kind = (strategy or {}).get("type") or ROLLING
+    rolling = (strategy or {}).get("rollingUpdate")
+    completed = {**(strategy or {}), "type": kind}
+    if kind == ROLLING and isinstance(rolling, dict | None):
+        given = {name: value for name, value in (rolling or {}).items() if value is not None}
+        completed["rollingUpdate"] = {**defaults, **given}
+    return completed
 
 
 def _node(node: Node) -> Node:

@@ -6,8 +6,12 @@ from svcnat.model.objects import Pod
 
 
 def is_ready(pod: Pod) -> bool:
-    """Tell whether a Pod's Ready condition is True; a Pod without conditions is not ready."""
-    return any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions)
+    """Tell whether a Pod's Ready condition is True, and those of all its readinessGates; without conditions it is not.
+
+    A kubelet lets gates count in the Ready condition; whoever wrote this one may not have.
+    """
+    true = {each.type for each in pod.status.conditions if each.status == "True"}
+    return "Ready" in true and true.issuperset(gate.condition_type for gate in pod.spec.readiness_gates)
 
 
 def has_ended(pod: Pod) -> bool:

@@ -187,6 +187,19 @@ def test_no_endpoints_and_why(pods: list[dict[str, Any]], why: str) -> None:
     assert " ".join(lines[position + 1]) == why
 
 
+def test_endpoints_that_fail_their_probe_are_not_ready() -> None:
+    """They are left out, as long as the service asks for probes."""
+    failed = {"annotations": {"svcnat.io/probe-results": '{"10.244.0.2": false}'}}
+    given = made("EndpointSlice", "web-1", failed, addressType="IPv4", endpoints=ENDPOINTS[:2], ports=PORTS[:1])
+    for asks, expected in (
+        ({"annotations": {"svcnat.io/probe": '{"tcpSocket": {}}'}}, "10.244.0.1:8080"),
+        ({}, "10.244.0.1:8080,10.244.0.2:8080"),
+    ):
+        service = made("Service", "web", asks, spec={"ports": [{"name": "http", "port": 80}]})
+        lines = [line.split(maxsplit=1) for line in shown(service, [given]).splitlines()]
+        assert ["Endpoints:", expected] in lines
+
+
 def test_connections_that_nobody_counts() -> None:
     """Without counters it does not say 0."""
     service = made("Service", "web", spec={"clusterIP": "10.96.0.9", "ports": [{"port": 80}]})
@@ -322,13 +335,17 @@ def test_deployments_nodes_and_namespaces() -> None:
         "Annotations:        <none>\n"
         "Selector:           app=web\n"
         "Replicas:           3 desired | 3 updated | 3 total | 2 available | 1 unavailable\n"
+        "StrategyType:       RollingUpdate\n"
+        "MinReadySeconds:    0\n"
         "Pod Template:\n"
         "  Labels:  app=web\n"
         "  Containers:\n"
         "   web:\n"
-        "     Image:  nginx:1\n"
-        "     Port:   <none>\n"
-        "Events:      <none>\n"
+        "     Image:      nginx:1\n"
+        "     Port:       <none>\n"
+        "OldReplicaSets:  <none>\n"
+        "NewReplicaSet:   <none>\n"
+        "Events:          <none>\n"
     )
     node = made(
         "Node",

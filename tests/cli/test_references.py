@@ -9,6 +9,7 @@ from svcnat.errors import UsageError
 from svcnat.model.kinds import BY_NAME
 
 SERVICE, POD, DEPLOYMENT = BY_NAME["Service"], BY_NAME["Pod"], BY_NAME["Deployment"]
+APPS = [BY_NAME[name] for name in ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet")]
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ SERVICE, POD, DEPLOYMENT = BY_NAME["Service"], BY_NAME["Pod"], BY_NAME["Deployme
         (["svc", "a", "b", "a"], [Selection(SERVICE, ("a", "b"))]),
         (["svc,po", "a"], [Selection(SERVICE, ("a",)), Selection(POD, ("a",))]),
         (["svc/a", "pod/b"], [Selection(SERVICE, ("a",)), Selection(POD, ("b",))]),
-        (["all"], [Selection(POD), Selection(SERVICE), Selection(DEPLOYMENT)]),
+        (["all"], [Selection(POD), Selection(SERVICE), *map(Selection, APPS)]),
     ],
 )
 def test_words_become_selections(words: list[str], selections: list[Selection]) -> None:

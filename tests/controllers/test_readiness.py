@@ -16,6 +16,7 @@ from svcnat.model.objects import (
     EndpointSubset,
     ObjectMeta,
     Pod,
+    PodReadinessGate,
     Probe,
 )
 from svcnat.model.pods import is_ready
@@ -92,6 +93,32 @@ def test_a_pod_written_by_hand_needs_no_container_statuses() -> None:
     assert not is_ready(unready)
     bare = replace(running(told=False), status=replace(pod("a").status, conditions=[]))
     assert is_ready(with_container_ready(bare, "probed", True, NOW))
+
+
+def test_readiness_gates_hold_a_pod_back() -> None:
+    """Containers alone are not enough; the reason says which gate, and ContainersReady what the containers are."""
+    before = running(conditions=("Ready", "ContainersReady"))
+    gates = [PodReadinessGate(condition_type=each) for each in ("a.example/in", "b.example/out")]
+    seen = [*before.status.conditions, Condition(type="b.example/out", status="False")]
+    before = replace(
+        before,
+        spec=replace(before.spec, readiness_gates=gates),
+        status=replace(before.status, conditions=seen),
+    )
+    shut = with_container_ready(before, "probed", True, NOW)
+    found = {each.type: each for each in shut.status.conditions}
+    assert (found["ContainersReady"].status, found["Ready"].status) == ("True", "False")
+    assert found["Ready"].reason == "ReadinessGatesNotReady"
+    assert found["Ready"].message == (
+        'corresponding condition of pod readiness gate "a.example/in" does not exist., '
+        'the status of pod readiness gate "b.example/out" is not "True", but False'
+    )
+    written = [Condition(type=each, status="True") for each in ("Ready", "a.example/in")]
+    assert not is_ready(replace(shut, status=replace(shut.status, conditions=written)))
+    written.append(Condition(type="b.example/out", status="True"))
+    passed = replace(shut, status=replace(shut.status, conditions=written))
+    assert is_ready(passed)
+    assert is_ready(with_container_ready(passed, "probed", True, NOW))
 
 
 def test_what_is_said_already_changes_nothing() -> None:

@@ -178,7 +178,7 @@ def test_what_is_no_manifest(text: str, expected: str) -> None:
 
 def test_real_kinds_are_no_slips() -> None:
     """Kinds that resemble ours are not taken for them."""
-    for kind in ("ServiceAccount", "ReplicaSet", "DaemonSet", "StatefulSet", "PodTemplate", "Ingress", "NetworkPolicy"):
+    for kind in ("ServiceAccount", "Job", "CronJob", "ReplicationController", "PodTemplate", "Ingress"):
         assert loaded(f"apiVersion: v1\nkind: {kind}\n").skipped
 
 

@@ -7,6 +7,19 @@ Nothing here validates: :mod:`svcnat.model.validation` does. Values that are fro
 garbage collector (``gc=False``): with 30,000 EndpointSlices in memory it would take most of the time.
 """
 
+from svcnat.model.objects.apps import (
+    ControllerRevision,
+    DaemonSet,
+    DaemonSetSpec,
+    DaemonSetStatus,
+    ReplicaSet,
+    ReplicaSetSpec,
+    ReplicaSetStatus,
+    StatefulSet,
+    StatefulSetOrdinals,
+    StatefulSetSpec,
+    StatefulSetStatus,
+)
 from svcnat.model.objects.cluster import (
     Namespace,
     NamespaceSpec,
@@ -115,6 +128,17 @@ __all__ = [
     "DeploymentSpec",
     "DeploymentStatus",
     "Deployment",
+    "ReplicaSetSpec",
+    "ReplicaSetStatus",
+    "ReplicaSet",
+    "StatefulSetOrdinals",
+    "StatefulSetSpec",
+    "StatefulSetStatus",
+    "StatefulSet",
+    "DaemonSetSpec",
+    "DaemonSetStatus",
+    "DaemonSet",
+    "ControllerRevision",
     "NodeAddress",
     "NodeSpec",
     "NodeSystemInfo",

@@ -5,8 +5,13 @@ Each kind has a module. None looks at other objects, at what is allocated or at 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from svcnat.model.defaults import with_defaults
 from svcnat.model.objects import (
+    ControllerRevision,
+    DaemonSet,
     Deployment,
     Endpoints,
     EndpointSlice,
@@ -14,62 +19,71 @@ from svcnat.model.objects import (
     Namespace,
     Node,
     Pod,
+    ReplicaSet,
     Resource,
     Service,
+    StatefulSet,
+)
+from svcnat.model.validation.apps import (
+    check_controller_revision,
+    check_daemon_set,
+    check_daemon_set_update,
+    check_deployment,
+    check_deployment_update,
+    check_replica_set,
+    check_replica_set_update,
+    check_stateful_set,
+    check_stateful_set_update,
 )
 from svcnat.model.validation.cluster import check_namespace, check_node, check_node_update
 from svcnat.model.validation.endpoints import check_endpoints, check_slice, check_slice_update
 from svcnat.model.validation.events import check_event
 from svcnat.model.validation.problems import Problem, immutable
 from svcnat.model.validation.service import check_service, check_service_update
-from svcnat.model.validation.workloads import (
-    check_deployment,
-    check_deployment_update,
-    check_pod,
-    check_pod_update,
-)
+from svcnat.model.validation.workloads import check_pod, check_pod_update
 
 __all__ = ["Problem", "validate", "validate_update"]
 
 
+_CHECKS: dict[type[Resource], Callable[[Any], list[Problem]]] = {
+    Service: check_service,
+    EndpointSlice: check_slice,
+    Endpoints: check_endpoints,
+    Pod: check_pod,
+    Deployment: check_deployment,
+    ReplicaSet: check_replica_set,
+    StatefulSet: check_stateful_set,
+    DaemonSet: check_daemon_set,
+    ControllerRevision: check_controller_revision,
+    Node: check_node,
+    Namespace: check_namespace,
+    Event: check_event,
+}
+_UPDATES: dict[type[Resource], Callable[[Any, Any], list[Problem]]] = {
+    Service: check_service_update,
+    EndpointSlice: check_slice_update,
+    Pod: check_pod_update,
+    Deployment: check_deployment_update,
+    ReplicaSet: check_replica_set_update,
+    StatefulSet: check_stateful_set_update,
+    DaemonSet: check_daemon_set_update,
+    Node: check_node_update,
+}
+
+
 def validate(resource: Resource) -> list[Problem]:
     """Return everything wrong with an object, whether or not its defaults are filled in; empty when it is sound."""
-    match with_defaults(resource):
-        case Service() as service:
-            return check_service(service)
-        case EndpointSlice() as endpoint_slice:
-            return check_slice(endpoint_slice)
-        case Endpoints() as endpoints:
-            return check_endpoints(endpoints)
-        case Pod() as pod:
-            return check_pod(pod)
-        case Deployment() as deployment:
-            return check_deployment(deployment)
-        case Node() as node:
-            return check_node(node)
-        case Namespace() as namespace:
-            return check_namespace(namespace)
-        case Event() as event:
-            return check_event(event)
-        case other:
-            raise TypeError(f"no rules for {type(other).__name__}")
+    check = _CHECKS.get(type(resource))
+    if check is None:
+        raise TypeError(f"no rules for {type(resource).__name__}")
+    return check(with_defaults(resource))
 
 
 def validate_update(old: Resource, new: Resource) -> list[Problem]:
     """Return the fields that changed between two versions of an object and may not; the new one was validated."""
     problems = _identity(old, new)
-    match with_defaults(old), with_defaults(new):
-        case Service() as before, Service() as after:
-            problems += check_service_update(before, after)
-        case EndpointSlice() as before, EndpointSlice() as after:
-            problems += check_slice_update(before, after)
-        case Pod() as before, Pod() as after:
-            problems += check_pod_update(before, after)
-        case Deployment() as before, Deployment() as after:
-            problems += check_deployment_update(before, after)
-        case Node() as before, Node() as after:
-            problems += check_node_update(before, after)
-    return problems
+    check = _UPDATES.get(type(old))
+    return problems + check(with_defaults(old), with_defaults(new)) if check else problems
 
 
 def _identity(old: Resource, new: Resource) -> list[Problem]:

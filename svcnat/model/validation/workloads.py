@@ -1,12 +1,10 @@
-"""What a Pod and a Deployment must keep, in the fields that svcnat uses.
+"""What a Pod must keep, in the fields that svcnat uses.
 
-Source: core/v1 ValidatePodSpec, apps/v1 ValidateDeployment. Volumes, liveness probes, security contexts and the like
+Source: core/v1 ValidatePodSpec. Volumes, liveness probes, security contexts and the like
 are not looked at: nothing here depends on them.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -14,17 +12,13 @@ from svcnat.model.objects import (
     Condition,
     Container,
     ContainerPort,
-    Deployment,
-    DeploymentSpec,
-    LabelSelector,
     Pod,
     PodIP,
     PodSpec,
     PodStatus,
 )
-from svcnat.model.selectors import Selector
 from svcnat.model.validation.addresses import check_address, check_pair
-from svcnat.model.validation.metadata import check_labels_and_annotations, check_metadata
+from svcnat.model.validation.metadata import check_metadata
 from svcnat.model.validation.names import (
     PROTOCOLS,
     check,
@@ -34,20 +28,14 @@ from svcnat.model.validation.names import (
     check_port,
     dns_label,
     dns_subdomain,
-    label_value,
     port_name,
-    qualified_name,
 )
 from svcnat.model.validation.probes import check_readiness_probe
-from svcnat.model.validation.problems import Problem, duplicate, forbidden, immutable, invalid, required, unsupported
+from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required, unsupported
 
 PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
-OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
-
-MAX_REPLICAS = 10_000
-"""Kubernetes has no limit, but makes pods one by one; here a slip of the keyboard would be a command without end."""
 
 _POD_UPDATE = (
     "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, "
@@ -59,10 +47,11 @@ _POD_UPDATE = (
 def check_pod(pod: Pod) -> list[Problem]:
     """Return the problems of a Pod that has its defaults."""
     problems = check_metadata(pod.metadata, "Pod", dns_subdomain)
-    return problems + _check_pod_spec(pod.spec, "spec") + _check_pod_status(pod.status)
+    return problems + check_pod_spec(pod.spec, "spec") + _check_pod_status(pod.status)
 
 
-def _check_pod_spec(spec: PodSpec, path: str) -> list[Problem]:
+def check_pod_spec(spec: PodSpec, path: str) -> list[Problem]:
+    """Return the problems of a Pod's spec, its own or a template's."""
     problems = [] if spec.containers else [required(f"{path}.containers")]
     names: set[str] = set()
     for group, containers in (("initContainers", spec.init_containers), ("containers", spec.containers)):
@@ -166,72 +155,3 @@ def _fixed(spec: PodSpec) -> PodSpec:
         termination_grace_period_seconds=None,
         tolerations=None,
     )
-
-
-def check_deployment(deployment: Deployment) -> list[Problem]:
-    """Return the problems of a Deployment that has its defaults."""
-    spec, template = deployment.spec, deployment.spec.template
-    problems = check_metadata(deployment.metadata, "Deployment", dns_subdomain)
-    problems += check_counts(
-        {
-            "spec.replicas": spec.replicas,
-            "spec.minReadySeconds": spec.min_ready_seconds,
-            "spec.revisionHistoryLimit": spec.revision_history_limit,
-            "spec.progressDeadlineSeconds": spec.progress_deadline_seconds,
-        }
-    )
-    if (spec.replicas or 0) > MAX_REPLICAS:
-        problems.append(invalid("spec.replicas", spec.replicas, f"must be less than or equal to {MAX_REPLICAS}"))
-    problems += _check_deployment_selector(spec)
-    problems += _check_strategy(spec.strategy)
-    problems += check_labels_and_annotations(template.metadata, "Pod", "spec.template.metadata")
-    problems += _check_pod_spec(template.spec, "spec.template.spec")
-    if template.spec.restart_policy in ("OnFailure", "Never"):
-        path = "spec.template.spec.restartPolicy"
-        problems.append(unsupported(path, template.spec.restart_policy, ("Always",)))
-    return problems + check_conditions(deployment.status.conditions)
-
-
-def _check_deployment_selector(spec: DeploymentSpec) -> list[Problem]:
-    selector = spec.selector
-    if selector is None:
-        return [required("spec.selector")]
-    if not selector.match_labels and not selector.match_expressions:
-        return [invalid("spec.selector", {}, "empty selector is invalid for deployment")]
-    problems = _check_selector(selector, "spec.selector")
-    labels = spec.template.metadata.labels
-    if not problems and not Selector.of(selector).matches(labels):
-        text = "`selector` does not match template `labels`"
-        problems.append(invalid("spec.template.metadata.labels", labels, text))
-    return problems
-
-
-def _check_selector(selector: LabelSelector, path: str) -> list[Problem]:
-    problems = check_labels(f"{path}.matchLabels", selector.match_labels)
-    for index, each in enumerate(selector.match_expressions):
-        at = f"{path}.matchExpressions[{index}]"
-        if each.operator in ("In", "NotIn"):
-            if not each.values:
-                problems.append(required(f"{at}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
-        elif each.operator not in OPERATORS:
-            problems.append(invalid(f"{at}.operator", each.operator, "not a valid selector operator"))
-        elif each.values:
-            text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
-            problems.append(forbidden(f"{at}.values", text))
-        problems += check(f"{at}.key", each.key, qualified_name)
-        for number, value in enumerate(each.values):
-            problems += check(f"{at}.values[{number}]", value, label_value)
-    return problems
-
-
-def _check_strategy(strategy: Any) -> list[Problem]:
-    if not isinstance(strategy, dict):
-        return [invalid("spec.strategy", strategy, "must be an object")]
-    kind = strategy.get("type")
-    known = ("Recreate", "RollingUpdate")
-    return [] if kind is None or kind in known else [unsupported("spec.strategy.type", kind, known)]
-
-
-def check_deployment_update(old: Deployment, new: Deployment) -> list[Problem]:
-    """Return the problem of a Deployment whose selector changed."""
-    return [] if old.spec.selector == new.spec.selector else [immutable("spec.selector", {})]
