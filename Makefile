@@ -3,7 +3,7 @@
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
-APT     := nftables python3-nftables iptables iproute2 conntrack python3-venv
+APT     := nftables python3-nftables iptables iproute2 conntrack bind9-dnsutils python3-venv
 WORKERS ?= 2
 SECONDS ?= 600
 

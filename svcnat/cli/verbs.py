@@ -36,6 +36,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("run", "run", "Rules", "the agent: keep rules equal to objects, whatever happens, in the foreground"),
     Verb("status", "status", "Rules", "are the rules equal to the objects? and how the agent fares"),
     Verb("cleanup", "cleanup", "Rules", "remove svcnat's rules from a namespace, and nothing else"),
+    Verb("dns", "dns", "Rules", "the DNS server: answer the names of services and pods, in the foreground"),
     Verb("lab up", "lab_up", "Lab", "build nodes and pods as network namespaces, and apply manifests"),
     Verb("lab list", "lab_list", "Lab", "list the labs that are up"),
     Verb("lab exec", "lab_exec", "Lab", "run a command in a pod, node or client: POD -- CMD", command=True),

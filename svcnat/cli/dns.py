@@ -1,0 +1,70 @@
+"""Answer the names of services and pods over DNS, in the foreground, as the Kubernetes DNS specification 1.1.0 says.
+
+It follows the state file (--state), or with -f manifests on disk, or with --lab a lab: a change is answered within a
+tenth of a second. Names that are not the cluster's are forwarded to the servers of /etc/resolv.conf, or to those that
+--upstream names. With --netns it answers in that network namespace; others are asked from this one.
+
+SIGTERM and SIGINT end it, SIGHUP reads the configuration again. For systemd it notifies readiness.
+
+It needs the libraries of the extra "dns": pip install 'svcnat[dns]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``dns``."""
+    parser.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="follow manifests, files or folders, instead of a state file; may be repeated",
+    )
+    parser.add_argument("-R", "--recursive", action="store_true", help="with -f: also folders below folders")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="ADDRESS[:PORT]",
+        help="where to answer, UDP and TCP; may be repeated (default: 127.0.0.1:53)",
+    )
+    parser.add_argument(
+        "--upstream",
+        action="append",
+        default=[],
+        metavar="ADDRESS[:PORT]|FILE",
+        help="who is asked for other names: a server, or a file like /etc/resolv.conf, the default; "
+        "may be repeated; none: nobody",
+    )
+    parser.add_argument("--domain", default="cluster.local", help="the cluster's domain (default: cluster.local)")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), help="of the log on standard error (default: text on a terminal)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Answer until a signal says to stop."""
+    from svcnat import api
+    from svcnat.agent.logs import configure
+    from svcnat.api.naming import RESOLV_CONF, serve_dns
+
+    following = api.following(
+        state=options.state,
+        config=options.config,
+        # A lab brings its namespaces itself; --netns says where to answer.
+        netns=None if options.lab else options.netns,
+        lab=options.lab,
+        paths=options.filename,
+        recursive=options.recursive,
+        namespace=options.namespace or "default",
+        patient=True,
+    )
+    configure(options.log_format, level=logging.DEBUG if options.verbose else logging.INFO)
+    upstreams = [each for each in options.upstream or [RESOLV_CONF] if each != "none"]
+    serve_dns(following, options.listen or ["127.0.0.1"], options.netns, upstreams, options.domain)
+    return 0
