@@ -14,18 +14,12 @@ from __future__ import annotations
 import argparse
 import logging
 
+from svcnat.cli import session
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``dns``."""
-    parser.add_argument(
-        "-f",
-        "--filename",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="follow manifests, files or folders, instead of a state file; may be repeated",
-    )
-    parser.add_argument("-R", "--recursive", action="store_true", help="with -f: also folders below folders")
+    session.add_following_flags(parser)
     parser.add_argument(
         "--listen",
         action="append",
@@ -49,21 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Answer until a signal says to stop."""
-    from svcnat import api
     from svcnat.agent.logs import configure
     from svcnat.api.naming import RESOLV_CONF, serve_dns
 
-    following = api.following(
-        state=options.state,
-        config=options.config,
-        # A lab brings its namespaces itself; --netns says where to answer.
-        netns=None if options.lab else options.netns,
-        lab=options.lab,
-        paths=options.filename,
-        recursive=options.recursive,
-        namespace=options.namespace or "default",
-        patient=True,
-    )
+    # A lab brings its namespaces itself; --netns says where to answer.
+    following = session.following(options, netns=None if options.lab else options.netns, patient=True)
     configure(options.log_format, level=logging.DEBUG if options.verbose else logging.INFO)
     upstreams = [each for each in options.upstream or [RESOLV_CONF] if each != "none"]
     serve_dns(following, options.listen or ["127.0.0.1"], options.netns, upstreams, options.domain)

@@ -16,21 +16,14 @@ from __future__ import annotations
 import argparse
 import logging
 
+from svcnat.cli import session
 from svcnat.cli.terminal import counted, say, say_warnings
 from svcnat.errors import KernelError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``run``."""
-    parser.add_argument(
-        "-f",
-        "--filename",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="follow manifests, files or folders, instead of a state file; may be repeated",
-    )
-    parser.add_argument("-R", "--recursive", action="store_true", help="with -f: also folders below folders")
+    session.add_following_flags(parser)
     parser.add_argument("--once", action="store_true", help="make the rules follow once, and end: for start-up scripts")
     parser.add_argument("--cleanup-on-exit", action="store_true", help="remove the rules at the end")
     parser.add_argument("--force", action="store_true", help="take over rules that follow another state file")
@@ -44,16 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from svcnat import api
     from svcnat.agent.logs import configure
 
-    what = api.following(
-        state=options.state,
-        config=options.config,
-        netns=options.netns,
-        lab=options.lab,
-        paths=options.filename,
-        recursive=options.recursive,
-        namespace=options.namespace or "default",
-        patient=True,
-    )
+    what = session.following(options, netns=options.netns, patient=True)
     # Whoever runs it once reads what it printed, which repeats what went well.
     usual = logging.WARNING if options.once else logging.INFO
     configure(options.log_format, level=logging.DEBUG if options.verbose else usual)

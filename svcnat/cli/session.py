@@ -14,7 +14,7 @@ from svcnat.model.objects import Resource
 
 if TYPE_CHECKING:  # The API costs more to import than a help page may take.
     from svcnat.agent.report import Report
-    from svcnat.api import Changed, Cluster, Wanted
+    from svcnat.api import Changed, Cluster, Following, Wanted
     from svcnat.model.manifests import Loaded
     from svcnat.store.transaction import Outcome
 
@@ -59,6 +59,35 @@ def open_cluster(options: argparse.Namespace, *, create: bool = True) -> Cluster
     if options.lab:
         return api.Lab.find(options.lab)
     return api.Cluster.open(state=options.state, config=options.config, netns=options.netns, create=create)
+
+
+def add_following_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``-f`` and ``-R`` of verbs that follow manifests, if not a state file or a lab."""
+    parser.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="follow manifests, files or folders, instead of a state file; may be repeated",
+    )
+    parser.add_argument("-R", "--recursive", action="store_true", help="with -f: also folders below folders")
+
+
+def following(options: argparse.Namespace, *, netns: str | None, patient: bool = False) -> Following:
+    """What the flags say to follow, in `netns`; `patient`: wait for a lab that is being built."""
+    from svcnat import api
+
+    return api.following(
+        state=options.state,
+        config=options.config,
+        netns=netns,
+        lab=options.lab,
+        paths=options.filename,
+        recursive=options.recursive,
+        namespace=options.namespace or "default",
+        patient=patient,
+    )
 
 
 def load_manifests(options: argparse.Namespace) -> Loaded:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from svcnat.cli import session
 from svcnat.cli.ages import human_duration
 from svcnat.cli.formats import as_json, parse_format
 from svcnat.cli.terminal import aligned, counted
@@ -21,15 +22,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``status``."""
-    parser.add_argument(
-        "-f",
-        "--filename",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="ask of manifests instead of a state file; may be repeated",
-    )
-    parser.add_argument("-R", "--recursive", action="store_true", help="with -f: also folders below folders")
+    session.add_following_flags(parser)
     parser.add_argument("-o", "--output", default="", metavar="FORMAT", help="json")
 
 
@@ -38,15 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from svcnat import api
 
     form = parse_format(options.output, ("", "json"))
-    what = api.following(
-        state=options.state,
-        config=options.config,
-        netns=options.netns,
-        lab=options.lab,
-        paths=options.filename,
-        recursive=options.recursive,
-        namespace=options.namespace or "default",
-    )
+    what = session.following(options, netns=options.netns)
     state = api.status(what)
     good = not state.troubles and all(_is_good(target) for target in state.targets)
     if form.name == "json":
