@@ -87,7 +87,7 @@ class Agent:
 
         """
         notifier, loop = self._options.notifier, asyncio.get_running_loop()
-        cleanup, early = False, asyncio.Event()
+        began, cleanup, early = False, False, asyncio.Event()
         # Who asks for a reload too early shall not end what begins.
         loop.add_signal_handler(signal.SIGHUP, early.set)
         try:
@@ -99,6 +99,7 @@ class Agent:
                 await self._round()
                 await self._surroundings.update_pages()
                 notifier.ready(self._in_words())
+                began = True
                 _log.info("following", extra={"follows": self._source.follows, "revision": self._revision})
                 loop.add_signal_handler(signal.SIGHUP, self._reload)
                 if early.is_set():
@@ -120,7 +121,8 @@ class Agent:
             await self._server.close()
             await self._in_worker(lambda: self._reconciler.close(cleanup=cleanup))
             self._worker.shutdown()
-            _log.info("ended: the rules %s", "are removed" if cleanup else "stay")
+            if began:
+                _log.info("ended: the rules %s", "are removed" if cleanup else "stay")
 
     async def _until_stopped(self, *work: Coroutine[Any, Any, None]) -> None:
         """Do all this work until told to stop; a mistake in any of it ends the rest, and is raised."""
@@ -246,7 +248,7 @@ class Agent:
                 well = not state.troubles and all(target.state == "synced" for target in state.targets)
                 self._surroundings.answered(time.monotonic() - began, well=well)
                 if state.troubles:
-                    yield Answer(state, error=state.troubles[0])
+                    yield Answer(state, error="\n".join(state.troubles))
                 elif state.revision < request.revision:
                     yield Answer(state, error=f"{state.follows} holds revision {state.revision}, which is older")
                 else:

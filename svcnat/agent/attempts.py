@@ -108,7 +108,7 @@ class Attempts:
             from aiohttp import ClientConnectorError, ClientError
             from yarl import URL
         except ImportError as error:
-            raise Unusable("httpGet probes need the library aiohttp: pip install 'svcnat[agent]'") from error
+            raise Unusable("httpGet probes need the library aiohttp: pip install '.[agent]'") from error
         session = self._session(probed.netns)
         asked = url_of(probed, action)
         try:
@@ -211,7 +211,7 @@ async def _grpc(probed: Probed, action: GRPCAction) -> Outcome:
     try:
         from svcnat.agent import grpc_health
     except ImportError as error:
-        raise Unusable("grpc probes need the library h2: pip install 'svcnat[grpc]'") from error
+        raise Unusable("grpc probes need the library h2: pip install '.[grpc]'") from error
     address, port = probed.address, port_of(probed, action.port)
     connection = _socket(probed.netns, address)
     try:

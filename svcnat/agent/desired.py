@@ -23,7 +23,7 @@ KINDS: tuple[type[Resource], ...] = (Service, EndpointSlice, Node, Pod)
 
 @dataclass(slots=True)
 class Touched:
-    """What changes touched: Services whose rules may differ, Nodes whose zone may, and whether any Pod did."""
+    """What changes touched: Services whose rules may differ, Nodes whose zone may, and which Pods did."""
 
     services: set[Identity] = field(default_factory=set)
     nodes: set[str] = field(default_factory=set)

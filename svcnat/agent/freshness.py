@@ -17,19 +17,13 @@ GRACE_SECONDS = 60.0  # kube-proxy's healthTimeout: twice its default syncPeriod
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``fresh``: no request for a pass waits longer than the grace; ``updated``: the last pass, seconds of the epoch.
+    """Whether the rules keep up.
 
-    ``eligible``: load balancers may choose this node: it is not about to be deleted.
+    ``fresh``: no request for a pass waits longer than the grace. ``updated``: the last pass, seconds of the epoch.
     """
 
     fresh: bool
     updated: float
-    eligible: bool = True
-
-    @property
-    def healthy(self) -> bool:
-        """True if load balancers may send clients to this node."""
-        return self.fresh and self.eligible
 
 
 class Freshness:
@@ -48,7 +42,6 @@ class Freshness:
         self._oldest: dict[str, float] = {}  # of each target, since when a request has been waiting
         self._newest: dict[str, float] = {}
         self._updated = now()
-        self._eligible = True
 
     def requested(self, node: str) -> None:
         """Note that something changed that asks for a pass over the target."""
@@ -75,13 +68,9 @@ class Freshness:
             self._oldest.pop(node, None)
             self._newest.pop(node, None)
 
-    def eligible(self, *, eligible: bool) -> None:
-        """Note whether load balancers may choose this node."""
-        self._eligible = eligible
-
     def health(self) -> Health:
         """What is true now; while everything is fresh, ``updated`` is now, as kube-proxy shows it."""
         with self._lock:
             waited = self._clock() - min(self._oldest.values()) if self._oldest else 0.0
             fresh = waited < self._grace
-            return Health(fresh, self._now() if fresh else self._updated, self._eligible)
+            return Health(fresh, self._now() if fresh else self._updated)

@@ -58,7 +58,7 @@ class HealthServers:
         try:
             import aiohttp.web  # noqa: F401 - the rest of this module takes it from where Python keeps it
         except ImportError as error:
-            raise MissingError("health checks need the library aiohttp: pip install aiohttp") from error
+            raise MissingError("health checks need the library aiohttp: pip install '.[agent]'") from error
         self._where = where
         self._identity: tuple[int, int] | None = None
         self._listeners: dict[_Place, _Listener] = {}

@@ -5,7 +5,7 @@ those Services cost: they are planned and compiled anew, and the difference is c
 kernel takes only if nobody has committed since. In every other case (at the start, after somebody else's change, after
 a refused commit) a full pass reads the tables and compares.
 
-It runs in one thread and waits for nothing. When to call what is :mod:`svcnat.agent.agent`'s decision.
+It runs in one thread and waits for nothing. When to call what is :mod:`svcnat.agent.reconciler`'s decision.
 """
 
 from __future__ import annotations

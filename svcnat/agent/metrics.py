@@ -59,7 +59,7 @@ class Metrics:
         try:
             from prometheus_client import CollectorRegistry, ProcessCollector
         except ImportError as error:
-            raise MissingError("metrics need the library prometheus_client: pip install prometheus-client") from error
+            raise MissingError("metrics need the library prometheus_client: pip install '.[agent]'") from error
         self._registry = CollectorRegistry(auto_describe=False)
         self._connections, self._clock, self._now = connections, clock, now
         self._totals = Totals()
@@ -86,7 +86,7 @@ class Metrics:
         self._failed = proxy.counter(f"{rules}_nftables_sync_failures_total", "Passes that failed", node)
         self._programming = proxy.histogram(
             "network_programming_duration_seconds",
-            "From the commit of an object to that of the rules, for each object",
+            "How long commands that changed objects waited for the rules",
             node,
             _PROGRAMMING_BUCKETS,
         )
@@ -94,12 +94,14 @@ class Metrics:
             "/healthz": proxy.counter("proxy_healthz_total", "Answers of /healthz", ("code",)),
             "/livez": proxy.counter("proxy_livez_total", "Answers of /livez", ("code",)),
         }
-        self._written = own.counter("changes_total", "Elements, chains and sets that commits added or deleted", node)
+        self._written = own.counter("changes_total", "Elements that commits added or deleted", node)
         self._drifted = own.counter("drift_repaired_total", "Changes of others to svcnat's tables, repaired", node)
-        self._refused = own.counter("commits_refused_total", "Commits that the kernel refused", node)
+        self._refused = own.counter(
+            "commits_refused_total", "Services whose rules could not be had, each time for a new reason", node
+        )
         self._overruns = own.counter("event_overruns_total", "Times that events of the kernel were lost", ("source",))
         self._answered = own.counter("reconcile_requests_total", "Requests of commands", ("outcome",))
-        self._in_sync = own.gauge("node_in_sync", "1 while the last pass ended well, and nothing waits for one", node)
+        self._in_sync = own.gauge("node_in_sync", "1 while the last pass ended well, and the objects can be read", node)
         self._services = own.gauge("services", "Services that have rules", node)
         self._endpoints = own.gauge("endpoints", "Endpoints that rules lead to", node)
         self._unread = own.counter("connection_reads_failed_total", "Scrapes that could not read the kernel's counters")
@@ -110,7 +112,7 @@ class Metrics:
         self._last_requested.labels(shown(node)).set(self._now())
 
     def passed(self, node: str, kind: Kind, seconds: float, changes: int = 0) -> None:
-        """A pass ended well, after so many seconds and so many elements, chains and sets."""
+        """A pass ended well, after so many seconds and so many elements."""
         node = shown(node)
         self._passes.labels(node).observe(seconds)
         self._kinds[kind].labels(node).observe(seconds)
@@ -122,7 +124,7 @@ class Metrics:
         self._failed.labels(shown(node)).inc()
 
     def refused(self, node: str, count: int = 1) -> None:
-        """The kernel refused commits: others changed the rules meanwhile, or it does not take them."""
+        """The rules of so many Services cannot be had."""
         self._refused.labels(shown(node)).inc(count)
 
     def drifted(self, node: str) -> None:
@@ -130,7 +132,7 @@ class Metrics:
         self._drifted.labels(shown(node)).inc()
 
     def programmed(self, node: str, seconds: float) -> None:
-        """The rules follow an object, so many seconds after its commit."""
+        """The rules follow what a command changed, so many seconds after it asked."""
         self._programming.labels(shown(node)).observe(max(0.0, seconds))  # clocks jump
 
     def holds(self, node: str, *, services: int, endpoints: int) -> None:

@@ -21,6 +21,7 @@ from svcnat.agent.keeper import Keeper, Overran
 from svcnat.agent.sources import Source
 from svcnat.agent.targets import Target
 from svcnat.errors import MissingError, SvcnatError
+from svcnat.kernel import netns
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.plan import HealthCheck, ServicePortPlan
 
@@ -57,7 +58,13 @@ class Round:
 
 @dataclass(slots=True)
 class Member:
-    """A target, and how it fares."""
+    """A target, and how it fares.
+
+    `pending`: Services that may have changed since the last pass. `begun`: a pass has ended well since it was opened.
+    `error`: why the last one did not, after `tries` in a row; the next is at `again`, by the clock. `drift`: how often
+    somebody else changed its rules. `added`, `deleted`: elements, in all. `passed`: when the last pass ended well, 0.0
+    if none did; `took`: its seconds. `tidied`: when what nothing needs was last removed.
+    """
 
     target: Target
     keeper: Keeper | None = None
@@ -105,6 +112,9 @@ class Observer:
     def holds(self, target: Target, *, services: int, endpoints: int) -> None:
         """So much has rules in a target now."""
 
+    def read(self, target: Target, *, well: bool) -> None:
+        """The objects cannot be read any more, so a target's rules may be old; or they can again, and are current."""
+
     def gone(self, target: Target) -> None:
         """The target is not there any more."""
 
@@ -144,6 +154,8 @@ class Reconciler:
             SvcnatError: one of them cannot be had; nothing is open.
 
         """
+        for member in self._members:
+            netns.identity(member.target.netns)  # a mistyped name shall not leave a new state file behind
         try:
             self._source.open(self._config)
             for member in self._members:
@@ -194,7 +206,7 @@ class Reconciler:
             revision=self._source.revision,
             uptime=self._clock() - self._began,
             targets=tuple(self._tell(member, deep=deep) for member in self._members),
-            troubles=(self.trouble,) if self.trouble else (),
+            troubles=tuple(self.trouble.splitlines()),
         )
 
     @property
@@ -241,6 +253,8 @@ class Reconciler:
             if self.trouble:
                 self.trouble = ""
                 _log.info("the objects can be read again", extra={"follows": self._source.follows})
+                for member in self._members:
+                    self._observer.read(member.target, well=member.state == "synced")
         except SvcnatError as error:
             self._troubled(error)
         for member in self._members:
@@ -250,6 +264,8 @@ class Reconciler:
         if str(error) != self.trouble:
             self.trouble = str(error)
             _log.error("the objects cannot be read, so the rules stay as they are: %s", error)
+            for member in self._members:
+                self._observer.read(member.target, well=False)
 
     def _look(self, member: Member) -> bool:
         """See whether a target came or went; True if it did."""
@@ -286,15 +302,15 @@ class Reconciler:
             self._notice(member, keeper)
             if not member.error and keeper.due is not None and keeper.due <= now:
                 keeper.cut()
+            host_changed = keeper.host_changed()  # read in any case, or the event loop is woken for it again and again
             wanted = (
                 member.pending
                 or member.error  # whatever failed, a pass that ends well is what shows that it is over
                 or not member.begun
-                or keeper.host_changed()
+                or host_changed
                 or keeper.writer.generation is None
                 or member.target.node in touched.nodes
                 or keeper.retries(now)
-                or member.error
             )
             if wanted:
                 self._observer.requested(member.target)

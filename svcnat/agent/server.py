@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """The agent's end; requests are answered by `answer`, watchers are told by :meth:`tell`."""
+    """The agent's end; requests are answered by `answer`, watchers are told for as long as it yields."""
 
     def __init__(self, path: Path, answer: Callable[[Request], AsyncGenerator[Answer, None]]) -> None:
         self._path = path

@@ -1,6 +1,6 @@
 """From a configuration and what a host looks like to the settings that its rules are compiled with.
 
-Pure: what a host looks like is read by :mod:`svcnat.kernel`, and what the rules make of it is the ruleset's business.
+Pure: what a host looks like is read by :mod:`svcnat.agent.host`, and what rules make of it is the ruleset's business.
 """
 
 from __future__ import annotations

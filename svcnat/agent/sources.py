@@ -111,6 +111,8 @@ class StateFile:
         """
         self.close()
         self._config = config
+        if self.identity and not Path(self.follows).exists():
+            raise StoreError(f"{self.follows}: the state file is gone; restore a backup, or apply to start afresh")
         if self.identity and _is_empty(self.follows):
             raise StoreError(f"{self.follows}: the state file is empty; restore a backup, or remove it to start afresh")
         store = self._opening(config)

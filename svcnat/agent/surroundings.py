@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from svcnat.ruleset.plan import HealthCheck
 
 COMPONENT = "svcnat"
-_MOST_WAITING = 1000  # results and happenings that wait to be written
+_MOST_WAITING = 1000  # happenings that wait to be written; more are dropped
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +96,8 @@ class Surroundings:
 
     def tell(self, done: Round) -> None:
         """A round is done; this returns at once."""
+        if done.moved:
+            self._begun = False  # what could not be probed for want of a place to probe from may be possible now
         self._touched |= done.touched
         self._told.set()
 
@@ -311,6 +313,11 @@ class _Observer(Observer):
         """See :class:`Observer`."""
         if metrics := self._all.metrics:
             metrics.holds(target.node, services=services, endpoints=endpoints)
+
+    def read(self, target: Target, *, well: bool) -> None:
+        """See :class:`Observer`."""
+        if metrics := self._all.metrics:
+            metrics.in_sync(target.node, in_sync=well)
 
     def gone(self, target: Target) -> None:
         """See :class:`Observer`."""

@@ -57,7 +57,7 @@ class Pages:
         try:
             import aiohttp.web  # noqa: F401 - the rest of this module takes it from where Python keeps it
         except ImportError as error:
-            raise MissingError("metrics and healthz need the library aiohttp: pip install aiohttp") from error
+            raise MissingError("metrics and healthz need the library aiohttp: pip install '.[agent]'") from error
         self._answers = {"/healthz": self._healthz, "/livez": self._livez}
         self._health, self._alive, self._metrics = health, alive, metrics
         self._scraper = ThreadPoolExecutor(1, "svcnat-scrape")
@@ -116,9 +116,9 @@ class Pages:
 
     def _healthz(self) -> tuple[int, str]:
         health, now = self._health(), time.time()
-        eligible = "true" if health.eligible else "false"
-        body = f'{{"lastUpdated": "{_time(health.updated)}","currentTime": "{_time(now)}", "nodeEligible": {eligible}}}'
-        return (200 if health.healthy else 503), body
+        # Nobody tells svcnat that a node is about to go, which is what would make it not eligible.
+        body = f'{{"lastUpdated": "{_time(health.updated)}","currentTime": "{_time(now)}", "nodeEligible": true}}'
+        return (200 if health.fresh else 503), body
 
     def _livez(self) -> tuple[int, str]:
         health, now = self._health(), time.time()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from svcnat.agent import control
 from svcnat.agent.targets import Target
-from svcnat.api.configured import DEFAULT_STATE, configuration, node_name, open_store
-from svcnat.errors import UsageError
+from svcnat.api.configured import DEFAULT_STATE, LAB_BRINGS_ITS_OWN, configuration, node_name, open_store
+from svcnat.errors import ConflictError, UsageError
 from svcnat.model.configuration import Configuration
 
 _HOME_SECONDS = 1.0  # between two looks whether it is still there
@@ -82,7 +82,7 @@ def following(
     """
     if lab:
         if state or netns or config or paths:
-            raise UsageError("--lab comes with its own state file, configuration and network namespaces")
+            raise UsageError(LAB_BRINGS_ITS_OWN)
         from svcnat.api.labs import Lab
 
         if patient:
@@ -90,7 +90,7 @@ def following(
 
         return Lab.following(lab, patient=patient)
     if paths and state:
-        raise UsageError("-f follows manifests, --state a state file: one of them")
+        raise UsageError("-f follows manifests, --state (or SVCNAT_STATE) a state file: one of them")
     if "-" in paths:
         raise UsageError("standard input cannot be followed: -f takes files and folders here")
     configure = functools.partial(configuration, config)
@@ -206,7 +206,14 @@ def status(what: Following) -> control.AgentState:
     if found := agent_state(what, deep=True):
         return found
     from svcnat.agent.desired import Desired
+    from svcnat.kernel import lock
 
+    for target in what.targets:
+        if (holder := lock.holder(target.netns)) and holder.follows:
+            raise ConflictError(
+                f"an agent (pid {holder.pid}) keeps the rules of {target.where} equal to {holder.follows}: "
+                "ask about that, with --state or -f"
+            )
     config, desired, source = what.configure(), Desired(), what.source(create=False)
     source.open(config)
     try:

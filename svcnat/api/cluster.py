@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from svcnat.agent.control import Client, Reconcile, socket_of_state
 from svcnat.agent.report import Report
 from svcnat.agent.targets import Target
-from svcnat.api.configured import DEFAULT_STATE, configuration, node_name, open_store
+from svcnat.api.configured import DEFAULT_STATE, LAB_BRINGS_ITS_OWN, configuration, node_name, open_store
 from svcnat.api.news import News
 from svcnat.controllers.claims import asks
 from svcnat.controllers.scaling import restarted, scaled
@@ -73,7 +73,7 @@ class Cluster:
         """
         if lab:
             if state or netns or config:
-                raise UsageError("--lab comes with its own state file, configuration and network namespaces")
+                raise UsageError(LAB_BRINGS_ITS_OWN)
             from svcnat.api.labs import Lab
 
             return Lab.find(lab)

@@ -127,7 +127,7 @@ async def answering(
         from svcnat.dns.responder import Responder
         from svcnat.dns.server import Server
     except ImportError as error:
-        raise MissingError("DNS needs the library dnspython: pip install 'svcnat[dns]'") from error
+        raise MissingError("DNS needs the library dnspython: pip install '.[dns]'") from error
     records = Records(domain, serial=int(time.time()))
     service = Names(following, records)
     forwarder = Forwarder(_upstreams(upstreams, wanted), _opening(upstream_netns)) if upstreams else None

@@ -121,6 +121,8 @@ def _service(service: Service, context: Context) -> Rows:
             rows.append(["NodePort:", f"{name}  {port.node_port}/{protocol}"])
         ready = _ready(port, slices, probed=PROBE in metadata.annotations)
         rows.append(["Endpoints:", shortened(ready, NONE)])
+        if failed := _failed(service, slices):
+            rows.append(["", f"{shortened(failed, NONE)} failed the probe: `svcnat get events` says why"])
         if spec.selector and not ready:
             pods = context.objects.labelled(Pod, metadata.namespace, spec.selector)
             rows.append(["", _why_none(service, port, pods)])
@@ -163,6 +165,14 @@ def _ready(port: ServicePort, slices: Iterable[EndpointSlice], *, probed: bool) 
                     and results.get(canonical(endpoint.addresses[0]) or "", True)
                 }
     return list(found)
+
+
+def _failed(service: Service, slices: Iterable[EndpointSlice]) -> list[str]:
+    """The addresses of hand-written endpoints that failed the probe of the Service."""
+    if PROBE not in service.metadata.annotations:
+        return []
+    results = [parse_probe_results(each.metadata.annotations.get(PROBE_RESULTS, "{}")) for each in slices]
+    return sorted({address for found in results for address, well in found.items() if not well})
 
 
 def _why_none(service: Service, port: ServicePort, pods: Iterable[Pod]) -> str:

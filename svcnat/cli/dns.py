@@ -6,7 +6,7 @@ tenth of a second. Names that are not the cluster's are forwarded to the servers
 
 SIGTERM and SIGINT end it, SIGHUP reads the configuration again. For systemd it notifies readiness.
 
-It needs the libraries of the extra "dns": pip install 'svcnat[dns]'.
+It needs the libraries of the extra "dns": pip install '.[dns]'.
 """
 
 from __future__ import annotations

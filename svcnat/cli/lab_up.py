@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     contents = ", ".join(counted(*item) for item in ((nodes, "node"), (len(pods), "pod"), (clients, "client")))
     print(visible(f"lab {name} is up: {contents}"))
     if not attended:
-        say(f"lab {name} has no agent, which needs pip install 'svcnat[agent]': commands make its rules, nobody probes")
+        say(f"lab {name} has no agent, which needs pip install '.[agent]': commands make its rules, nobody probes")
     _say_unready(name, [pod for pod in pods if _is_waited_for(pod) and not is_ready(pod)])
     return 0
 

@@ -8,7 +8,7 @@ answer instead of writing rules themselves.
 The rules stay when it ends, however it ends. SIGTERM and SIGINT end it, SIGHUP reads the configuration again. For
 systemd there are unit files in docs/systemd: it notifies readiness and feeds the watchdog.
 
-It needs the libraries of the extra "agent": pip install 'svcnat[agent]'.
+It needs the libraries of the extra "agent": pip install '.[agent]'.
 """
 
 from __future__ import annotations

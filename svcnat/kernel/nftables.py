@@ -70,7 +70,10 @@ class Namespace:
 
     def check(self, script: str) -> None:
         """Ask the kernel whether it would take the script; see :meth:`Libnftables.check` for the errors."""
-        self._writer.check(script)
+        try:
+            self._writer.check(script)
+        except PrivilegeError as error:
+            raise self._forbidden() from error
 
     def commit(self, script: str) -> None:
         """Run the script as one transaction; see :meth:`Libnftables.commit` for the errors."""

@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
     ),
     "a state file on a network": (state(file_system="nfs4"), "error", "state file", "(nfs4)", "local disk"),
     "a full disk": (state(free=3 << 20), "warning", "state file", "3 MiB", "room"),
-    "no agent": (replace(FACTS, agent=Agent(alive=False)), "warning", "agent", "none runs", "systemctl enable"),
+    "no agent": (replace(FACTS, agent=Agent(False), begin="svcnat run"), "warning", "agent", "none runs", "svcnat run"),
     "an agent that cannot be asked": (replace(FACTS, agent=Agent()), "unknown", "agent", "could not be asked", ""),
     "no forwarding": (
         settings(**{"net/ipv4/ip_forward": "0", "eth0/forwarding": "0"}),

@@ -39,13 +39,13 @@ def test_late() -> None:
     world.freshness.requested("n1")
     world.wait(59)
     world.freshness.requested("n1")  # a later request does not make the first one younger
-    assert world.health().healthy
+    assert world.health().fresh
     world.wait(1)
     assert world.health() == Health(fresh=False, updated=5000.0)
     world.freshness.passed("n1")
-    assert world.health().healthy
+    assert world.health().fresh
     world.wait(1000)
-    assert world.health().healthy
+    assert world.health().fresh
 
 
 def test_a_first_pass_that_never_ends() -> None:
@@ -53,7 +53,7 @@ def test_a_first_pass_that_never_ends() -> None:
     world = World()
     world.freshness.requested("n1")
     world.wait(60)
-    assert not world.health().healthy
+    assert not world.health().fresh
 
 
 def test_a_pass_answers_what_came_before_it_began() -> None:
@@ -67,12 +67,12 @@ def test_a_pass_answers_what_came_before_it_began() -> None:
     world.wait(10)
     world.freshness.passed("n1", world.monotonic - began)
     world.wait(39)
-    assert world.health().healthy
+    assert world.health().fresh
     world.wait(1)
-    assert not world.health().healthy
+    assert not world.health().fresh
     world.freshness.passed("n1", 0.5)
     world.wait(100)
-    assert world.health().healthy
+    assert world.health().fresh
 
 
 def test_each_target_counts() -> None:
@@ -82,9 +82,9 @@ def test_each_target_counts() -> None:
         world.freshness.requested(node)
     world.wait(60)
     world.freshness.passed("n1")
-    assert not world.health().healthy
+    assert not world.health().fresh
     world.freshness.left("n2")
-    assert world.health().healthy
+    assert world.health().fresh
     world.freshness.left("n2")
 
 
@@ -93,15 +93,7 @@ def test_clock_jumps() -> None:
     world = World()
     world.freshness.requested("n1")
     world.wall += 1e6
-    assert world.health().healthy
+    assert world.health().fresh
     world.wall -= 2e6
     world.wait(60)
-    assert not world.health().healthy
-
-
-def test_eligible() -> None:
-    """A node that is about to go is unhealthy and yet fresh."""
-    world = World()
-    world.freshness.eligible(eligible=False)
-    assert world.health() == Health(fresh=True, updated=5000.0, eligible=False)
-    assert not world.health().healthy
+    assert not world.health().fresh

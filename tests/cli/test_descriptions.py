@@ -198,6 +198,7 @@ def test_endpoints_that_fail_their_probe_are_not_ready() -> None:
         service = made("Service", "web", asks, spec={"ports": [{"name": "http", "port": 80}]})
         lines = [line.split(maxsplit=1) for line in shown(service, [given]).splitlines()]
         assert ["Endpoints:", expected] in lines
+        assert (["10.244.0.2", "failed the probe: `svcnat get events` says why"] in lines) is bool(asks)
 
 
 def test_connections_that_nobody_counts() -> None:

@@ -140,7 +140,7 @@ def test_without_dnspython(folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (
         1,
-        "error: DNS needs the library dnspython: pip install 'svcnat[dns]'\n",
+        "error: DNS needs the library dnspython: pip install '.[dns]'\n",
     )
 
 

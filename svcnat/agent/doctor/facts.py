@@ -116,11 +116,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. ``trouble``: what is wrong with the configuration file, a line each; then it is the default one."""
+    """All of it. ``trouble``: what is wrong with the configuration file, a line each; then it is the default one.
+
+    ``begin``: how one has an agent.
+    """
 
     machine: Machine
     state: State
     config: Configuration = field(default_factory=Configuration)
     trouble: tuple[str, ...] = ()
     agent: Agent = field(default_factory=Agent)
+    begin: str = ""
     places: tuple[Place, ...] = ()

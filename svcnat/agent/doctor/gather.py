@@ -88,8 +88,17 @@ def gather(
         config=config,
         trouble=tuple(trouble),
         agent=ask(state),
+        begin=_begin(places, state),
         places=tuple(_place(each, found, config) for each in places),
     )
+
+
+def _begin(places: Sequence[Where], state: Path) -> str:
+    """How one has an agent for these places."""
+    if any(each.node for each in places):
+        return "the next command that changes the lab starts one"
+    flags = [f"--netns {shlex.quote(each.netns)}" for each in places if each.netns]
+    return " ".join(["svcnat", *flags, "--state", shlex.quote(str(state)), "run"])
 
 
 def _known(question: Callable[[], T]) -> T | Unknown:
