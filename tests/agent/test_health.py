@@ -269,7 +269,7 @@ def test_garbage_is_refused_without_a_word(node: Node, caplog: pytest.LogCapture
 def test_without_aiohttp_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library is an optional extra: who lacks it is told its name."""
     monkeypatch.setitem(sys.modules, "aiohttp.web", None)
-    with pytest.raises(MissingError, match="aiohttp: pip install aiohttp"):
+    with pytest.raises(MissingError, match=r"aiohttp: pip install '\.\[agent\]'"):
         HealthServers()
 
 
