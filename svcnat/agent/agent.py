@@ -110,6 +110,7 @@ class Agent:
                     self._server.serve(),
                     notifier.keep_alive(self._is_alive),
                     self._surroundings.serve(self._reconciler),
+                    self._surroundings.write_down(),
                     watch_folders(self._source, self._wake_for_objects),
                 )
                 notifier.stopping()

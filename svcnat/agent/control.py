@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from hashlib import blake2s
 from itertools import starmap
 from pathlib import Path
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from svcnat.errors import EndedError, KernelError, PrivilegeError
-from svcnat.kernel import netns, unix
+from svcnat.kernel import lock, netns, unix
 
 _PATIENCE = 60.0  # seconds: a first pass over many services may be under way
 _ENDED = "the agent ended before it answered; the rules stay as they are"
@@ -102,8 +103,11 @@ def runtime_folder() -> Path:
 
 
 def socket_of_state(state: str | os.PathLike[str]) -> Path:
-    """The socket of the agent that follows a state file."""
-    return _socket(f"state {os.path.realpath(state)}")
+    """The socket of the agent that follows a state file, by the path that it was given.
+
+    Not by what a link on that path leads to, which may be exchanged while the agent runs.
+    """
+    return _socket(f"state {os.path.abspath(state)}")  # noqa: PTH100 - resolve() would follow links
 
 
 def socket_of_netns(name_or_path: str | None) -> Path:
@@ -118,6 +122,13 @@ def socket_of_netns(name_or_path: str | None) -> Path:
 
 def _socket(what: str) -> Path:
     return runtime_folder() / f"{blake2s(os.fsencode(what), digest_size=10).hexdigest()}.sock"
+
+
+def _is_same(one: str, other: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False
 
 
 class Client:
@@ -143,6 +154,24 @@ class Client:
             raise KernelError(f"the agent that listens at {path} does not answer: too many ask it at once") from error
         except OSError:
             return None
+
+    @classmethod
+    def of_state(cls, state: str | os.PathLike[str], places: Iterable[str | None]) -> Self | None:
+        """Connect to the agent that follows a state file, in one of these network namespaces; None if there is none.
+
+        It may have been given another path of the same file.
+
+        Raises:
+            PrivilegeError: there is one, and this user may not talk to it.
+
+        """
+        if found := cls.find(socket_of_state(state)):
+            return found
+        for each in places:
+            holder = lock.holder(each)
+            if holder and holder.follows and _is_same(holder.follows, state):
+                return cls.find(socket_of_state(holder.follows))
+        return None
 
     def __enter__(self) -> Self:
         return self

@@ -7,13 +7,16 @@ already. What packets see changes in one transaction. When to run a pass is the 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
 
 from svcnat.agent.report import Report
 from svcnat.errors import KernelError, StaleError, TooLargeError
 from svcnat.kernel.nfnetlink import following
 from svcnat.kernel.nftables import Namespace
-from svcnat.ruleset.diff import Change, diff, forget
-from svcnat.ruleset.nftables import render_change, render_parts, render_sweep
+from svcnat.ruleset.diff import Change, Outline, diff, forget
+from svcnat.ruleset.endpoints import Family
+from svcnat.ruleset.nftables import render_change, render_parts, render_sweep, render_sweep_singly
 from svcnat.ruleset.nouns import Ruleset
 
 _ATTEMPTS = 5
@@ -23,9 +26,10 @@ _IN_PARTS = (
 )
 
 
-def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False) -> Report:
+def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False, distrust: bool = False) -> Report:
     """Make the namespace's tables equal to `want`, by the smallest transaction.
 
+    With `distrust` every chain is filled anew: somebody may have replaced a rule by one that looks like it.
     Tables of others are neither read nor written. A dry run asks the kernel whether it would take the change.
 
     Raises:
@@ -39,7 +43,7 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False) -> 
         # A family that no service uses needs no table, but one that is there stays, empty: removing the last NAT
         # hook would stop the translation of flows that are still alive.
         needed = {family: table for family, table in want.items() if family in have or any(table.elements.values())}
-        change = diff(have, needed)
+        change = diff(_doubted(have) if distrust else have, needed)
         writing = _Counted(namespace)
         try:
             warnings = _check(namespace, change) if dry_run else _commit(writing, change)
@@ -53,6 +57,14 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False) -> 
             before = following(before)
         return Report(change, after, warnings, have, interrupted=after != before, swept=swept)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _doubted(have: Mapping[Family, Outline]) -> dict[Family, Outline]:
+    """The same, with chains whose rules are those of no ruleset."""
+    return {
+        family: replace(each, chains={name: chain._replace(rules=("?",)) for name, chain in each.chains.items()})
+        for family, each in have.items()
+    }
 
 
 class _Counted:
@@ -95,8 +107,22 @@ def _finish(writing: _Counted, want: Ruleset, change: Change) -> bool:
             with contextlib.suppress(StaleError):
                 late = forget(writing.namespace.remembered(want[family]), want[family])
                 writing.commit(render_change({family: late}) if late else "")
+    return sweep(writing, change)
+
+
+def sweep(namespace: Namespace | _Counted, change: Change) -> bool:
+    """Remove what nothing needs, as much as can be; tells whether that was all of it.
+
+    What something of a stranger's still points at stays, and sets may go with the last rule that asks them.
+    """
     try:
-        writing.commit(render_sweep(change))
-    except KernelError:  # a chain that something of a stranger's still points at stays
-        return False
+        namespace.commit(render_sweep(change))
+    except KernelError:
+        refused = 0
+        for statement in render_sweep_singly(change):
+            try:
+                namespace.commit(statement)
+            except KernelError:
+                refused += 1
+        return not refused
     return True

@@ -357,8 +357,10 @@ class Reconciler:
                 )
                 self._observer.refused(member.target, identity, refusal.reason)
         if written.full:
-            _log.info(
-                "rules repaired" if drifted else "rules equal to the objects",
+            words = "rules repaired" if drifted else "rules equal to the objects"
+            _log.log(
+                logging.INFO if written.swept else logging.WARNING,
+                words if written.swept else f"{words}, but what others put into svcnat's table is in use and stays",
                 extra={
                     "node": member.target.node,
                     "services": keeper.services,

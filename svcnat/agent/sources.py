@@ -166,10 +166,10 @@ class StateFile:
 
     def write(self, results: Sequence[Result], happenings: Sequence[Happening]) -> None:
         """See :class:`Source`."""
-        if self.store is None:
+        store, now = self.store, self._now()  # another thread may be about to open another one
+        if store is None:
             raise StoreError(f"{self.follows}: the state file is not open")
-        now = self._now()
-        with self.store.transaction() as transaction:
+        with store.transaction() as transaction:
             for result in results:
                 kind, key = PROBED[result.key.kind], result.key
                 live = transaction.get(kind, key.namespace, key.name)

@@ -66,6 +66,7 @@ class Surroundings:
         self._touched = Touched()
         self._begun = False
         self._told = asyncio.Event()
+        self._to_write = asyncio.Event()
         self._results: list[tuple[Result, asyncio.Future[None]]] = []
         self._happenings: list[Happening] = []
         self._said: dict[str, str] = {}
@@ -113,7 +114,6 @@ class Surroundings:
         self._reconciler = reconciler
         while True:
             self._told.clear()
-            await self._write()
             touched, self._touched = self._touched, Touched()
             await self._probe(reconciler.desired, touched)
             await self._check(reconciler)
@@ -228,7 +228,7 @@ class Surroundings:
         if result.changed:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._results.append((result, future))
-            self._told.set()
+            self._to_write.set()
             await future
 
     # --- what is written down --------------------------------------------------------------------------------
@@ -237,7 +237,14 @@ class Surroundings:
         """Tell of something that happened, when there is time."""
         if len(self._happenings) < _MOST_WAITING:
             self._happenings.append(happening)
-        self._told.set()
+        self._to_write.set()
+
+    async def write_down(self) -> None:
+        """Write what there is to write, until cancelled."""
+        while True:
+            await self._to_write.wait()
+            self._to_write.clear()
+            await self._write()
 
     async def _write(self) -> None:
         """Write what has gathered into the store, in one transaction."""
@@ -247,7 +254,9 @@ class Surroundings:
             return
         try:
             found = [result for result, _ in results]
-            await self.loop.run_in_executor(self._worker, self._source.write, found, happenings)
+            # Somebody may have the state file locked for seconds: rules do not wait for what is told about them.
+            thread = None if self._source.store else self._worker
+            await self.loop.run_in_executor(thread, self._source.write, found, happenings)
         except SvcnatError as error:
             self._say("store", f"what probes found out, and Events, cannot be written: {error}")
             for _, future in results:

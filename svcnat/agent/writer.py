@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from svcnat.agent.reconcile import reconcile
+from svcnat.agent.reconcile import reconcile, sweep
 from svcnat.agent.report import Report
 from svcnat.errors import BusyError, KernelError, PrivilegeError, StaleError, TooLargeError
 from svcnat.kernel import process
@@ -39,12 +39,16 @@ _WHOLE = (StaleError, TooLargeError, PrivilegeError, BusyError)  # what no singl
 
 @dataclass(slots=True)
 class Written:
-    """What was committed, in order; ``refused``: Services that the kernel did not take, which are as they were."""
+    """What was committed, in order; ``refused``: Services that the kernel did not take, which are as they were.
+
+    ``swept``: what nothing needs is gone, too.
+    """
 
     full: bool = False
     changes: list[Change] = field(default_factory=list)
     refused: dict[Identity, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    swept: bool = True
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -63,6 +67,7 @@ class Writer:
         """At which the kernel holds what was written last; None if that is not known."""
         self.origin = origin
         self._unheard: list[str] = []
+        self._distrust = False  # somebody may have put a rule in the place of one of ours, with its comment
         self._assembly = Assembly(Settings(), origin)
 
     def restart(self, settings: Settings) -> None:
@@ -79,11 +84,14 @@ class Writer:
         for event in self.events.read():
             if isinstance(event, Overrun):
                 if self.generation is not None and self.namespace.generation() != self.generation:
-                    self.generation = None
+                    self.generation, self._distrust = None, True
                     foreign.append("more happened than could be read")
+            elif self.generation is None:
+                self._distrust |= _touches_structure(event)  # whoever it was: a full pass is due
             elif self._is_next(event):
                 if event.ours:
                     self.generation = None
+                    self._distrust |= _touches_structure(event)
                     foreign.append(_words(event))
                 else:
                     self.generation = event.generation
@@ -91,13 +99,12 @@ class Writer:
 
     def _is_next(self, event: Commit) -> bool:
         """True if a commit came after what is known; our own, and older ones, did not."""
-        if self.generation is None:
-            return False  # a full pass is due, whatever it is
+        assert self.generation is not None
         ahead = (event.generation - self.generation) % 2**32
         if ahead == 0 or ahead >= 2**31:
             return False
         if event.generation != following(self.generation):
-            self.generation = None  # what came between was lost
+            self.generation, self._distrust = None, True  # what came between was lost
             return False
         return True
 
@@ -242,13 +249,13 @@ class Writer:
         change = self._assembly.change()
         if self.generation is None or not change:
             return
-        script = nftables.render_sweep(change)
-        if not script or self.namespace.generation() != self.generation:
+        if not nftables.render_sweep(change) or self.namespace.generation() != self.generation:
             return
-        with contextlib.suppress(KernelError):  # a chain that something of a stranger's still points at stays
-            self.namespace.commit(script)
+        if sweep(self.namespace, change):
             self.generation = self._heard()
             self._assembly.settle()
+        elif self.namespace.generation() != self.generation:
+            self.generation = None
 
     # --- full passes -----------------------------------------------------------------------------------------
 
@@ -261,19 +268,20 @@ class Writer:
             written.warnings += report.warnings
             self._assembly.adopt(report.had, report.change, swept=report.swept)
             if not report.interrupted and self.namespace.generation() == report.generation:
-                self.generation = report.generation
+                self.generation, self._distrust = report.generation, False
+                written.swept = report.swept
                 return
         raise StaleError("other programs keep changing nftables in this network namespace")
 
     def _pass(self, written: Written, wanted: dict[Identity, tuple[Fragment, ...]]) -> Report:
         self.events.pause()
         try:
-            return reconcile(self.namespace, self._assembly.ruleset())
+            return reconcile(self.namespace, self._assembly.ruleset(), distrust=self._distrust)
         except _WHOLE:
             raise
         except KernelError as error:
             self._set_apart(error, written, wanted)
-            return reconcile(self.namespace, self._assembly.ruleset())
+            return reconcile(self.namespace, self._assembly.ruleset(), distrust=self._distrust)
         finally:
             self.events.resume()
 
@@ -340,6 +348,11 @@ def _elements(change: TableChange) -> int:
     return sum(
         len(held) for part in (change.stale, change.fresh, change.kept, change.forgotten) for held in part.values()
     )
+
+
+def _touches_structure(commit: Commit) -> bool:
+    """True if a commit may have changed more of our tables than elements."""
+    return commit.ours and not all(" elements " in word for word in commit.what)
 
 
 def _words(commit: Commit) -> str:

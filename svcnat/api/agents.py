@@ -189,7 +189,10 @@ def agent_state(what: Following, *, deep: bool = False) -> control.AgentState | 
         KernelError: it does not answer.
 
     """
-    client = control.Client.find(what.socket)
+    if what.state:
+        client = control.Client.of_state(what.state, (target.netns for target in what.targets))
+    else:
+        client = control.Client.find(what.socket)
     if client is None:
         return None
     with client:

@@ -228,7 +228,7 @@ class Cluster:
             self._followers().require()
 
     def _agent(self) -> Client | None:
-        return Client.find(socket_of_state(self._store.path))
+        return Client.of_state(self._store.path, (target.netns for target in self._targets))
 
     def _have_followed(self, agent: Client) -> tuple[Report, ...]:
         """Wait until the agent's rules are equal to the objects as they are now.

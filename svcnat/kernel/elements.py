@@ -94,10 +94,20 @@ def read_elements(declared: Set, listed: memoryview, *, keys_only: bool = False)
 
 
 def _verdict(parts: Attributes) -> Verdict:
-    verdict = attributes(attributes(parts[_DATA])[_VERDICT])
+    found = read_verdict(parts[_DATA])
+    assert found is not None
+    return found._replace(comment=comment(parts.get(_USERDATA)))
+
+
+def read_verdict(data: memoryview) -> Verdict | None:
+    """The verdict of an attribute of data (enum nft_data_attributes); None if it is a value."""
+    nested = attributes(data)
+    if _VERDICT not in nested:
+        return None
+    verdict = attributes(nested[_VERDICT])
     code = int.from_bytes(verdict[_CODE], "big", signed=True)
     chain = bytes(verdict[_CHAIN]).rstrip(b"\0").decode(errors="replace") if _CHAIN in verdict else ""
-    return Verdict(_ACTIONS.get(code, str(code)), chain, comment(parts.get(_USERDATA)))
+    return Verdict(_ACTIONS.get(code, str(code)), chain)
 
 
 def comment(userdata: memoryview | None, kind: int = 0) -> str:

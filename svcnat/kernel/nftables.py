@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
 from svcnat.kernel import netns
 from svcnat.kernel.batch import batch
-from svcnat.kernel.elements import comment, counter, one_element, read_elements
+from svcnat.kernel.elements import comment, counter, one_element, read_elements, read_verdict
 from svcnat.kernel.libnftables import Libnftables
 from svcnat.kernel.netlink import Attributes, attribute, attributes, nest, text, walk
 from svcnat.kernel.nfnetlink import GETCHAIN, GETRULE, GETSET, GETSETELEM, GETTABLE, Connection, following
@@ -24,6 +24,7 @@ from svcnat.ruleset.plan import FAMILIES
 
 _HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}  # enum nf_inet_hooks
 _ACCEPT = 1
+_EFFECTS = frozenset({"nat", "masq", "redir", "reject", "tproxy", "dup", "fwd", "notrack", "queue", "synproxy"})
 _TABLE_DORMANT = 1
 _SET_COUNT = 20  # NFTA_SET_COUNT
 _SET_COMMENT = 7  # NFTNL_UDATA_SET_COMMENT
@@ -196,7 +197,7 @@ class Namespace:
         ours = attribute(1, text(TABLE))
         rules: dict[str, list[str]] = {}
         for answer in self._connection.dump(GETRULE, family, payload=ours):
-            rules.setdefault(_name(answer[2]), []).append(comment(answer.get(7)))
+            rules.setdefault(_name(answer[2]), []).append(f"{comment(answer.get(7))} {_effect(answer.get(4))}")
         return {
             name: ChainSignature(_hook(answer), tuple(rules.get(name, ())))
             for answer in self._connection.dump(GETCHAIN, family)
@@ -219,6 +220,22 @@ def _name(raw: memoryview) -> str:
 
 def _in_set(name: str) -> bytes:
     return attribute(1, text(TABLE)) + attribute(2, text(name))
+
+
+def _effect(expressions: memoryview | None) -> str:
+    """Which sets a rule asks and what it does: see :attr:`svcnat.ruleset.nouns.Rule.effect`."""
+    parts = []
+    for _, element in walk(expressions) if expressions is not None else ():
+        expression = attributes(element)
+        name = _name(expression[1])
+        held = attributes(expression[2]) if 2 in expression else {}
+        if name in ("lookup", "dynset"):
+            parts.append(f"{name}:{_name(held[1])}")
+        elif name == "immediate" and 2 in held and (verdict := read_verdict(held[2])):
+            parts.append(verdict.action if not verdict.chain else f"{verdict.action}:{verdict.chain}")
+        elif name in _EFFECTS:
+            parts.append(name)
+    return " ".join(parts)
 
 
 def _hook(chain: Attributes) -> Hook | None:

@@ -7,12 +7,16 @@ How a change becomes text is :mod:`svcnat.ruleset.nftables`' subject.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import Chain, ChainSignature, Data, Elements, Key, Ruleset, Set, Table
 from svcnat.ruleset.plan import FAMILIES
+
+# A stranger's name that nft's text may not be able to say: the kernel takes any (nft(8), LEXICAL CONVENTIONS).
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_/.\\-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,13 @@ class TableChange:
     rules, or must let go of a set. ``regrow``: those of ``sets`` that replace one of their name, which is too small, or
     has counters and should not, or the reverse; ``kept`` is what they hold besides ``fresh``. ``sweep`` and
     ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element and no rule points at it.
-    ``forgotten``: what packets have learned and must not stay; it may be gone by itself at any moment.
+    ``forgotten``: what packets have learned and must not stay; it may be gone by itself at any moment. ``unhook``: base
+    chains that svcnat did not make: packets meet them, so they go at once.
     """
 
     family: Family
     remake: bool = False
+    unhook: tuple[str, ...] = ()
     sets: tuple[Set, ...] = ()
     regrow: tuple[str, ...] = ()
     chains: tuple[Chain, ...] = ()
@@ -58,7 +64,14 @@ class TableChange:
     def sweeps_only(self) -> bool:
         """True if packets would see no difference."""
         return not (
-            self.remake or self.sets or self.chains or self.refill or self.stale or self.fresh or self.forgotten
+            self.remake
+            or self.unhook
+            or self.sets
+            or self.chains
+            or self.refill
+            or self.stale
+            or self.fresh
+            or self.forgotten
         )
 
     def counts(self) -> dict[str, int]:
@@ -67,7 +80,7 @@ class TableChange:
             "elements added": sum(map(len, self.fresh.values())),
             "elements deleted": sum(map(len, (*self.stale.values(), *self.forgotten.values()))),
             "chains added": len(self.chains) + len(self.refill),
-            "chains deleted": len(self.sweep) + len(self.refill),
+            "chains deleted": len(self.sweep) + len(self.unhook) + len(self.refill),
         }
 
 
@@ -97,7 +110,8 @@ def diff(have: Mapping[Family, Outline], want: Ruleset) -> Change:
 
 def _table_change(have: Outline | None, want: Table) -> TableChange | None:
     grown = _grown(have, want) if have and have.readable else None
-    if have is None or grown is None:
+    strange = {*have.chains, *have.sets} - {*want.chains, *want.sets} if have else set()
+    if have is None or grown is None or not all(map(_NAME.fullmatch, strange)):
         fresh = {name: dict(elements) for name, elements in want.elements.items() if elements}
         return TableChange(
             want.family,
@@ -107,11 +121,13 @@ def _table_change(have: Outline | None, want: Table) -> TableChange | None:
             fresh=fresh,
         )
     stale, fresh = _element_changes(have.elements, want)
-    sweep = tuple(name for name in have.chains if name not in want.chains)
+    unhook = tuple(name for name in have.chains if name not in want.chains and have.chains[name].hook)
+    sweep = tuple(name for name in have.chains if name not in want.chains and name not in unhook)
     # What is to be swept may use the sets that grow: it lets go of them now.
     emptied = (Chain(name, hook=have.chains[name].hook) for name in sweep) if grown else ()
     change = TableChange(
         want.family,
+        unhook=unhook,
         sets=tuple(declared for name, declared in want.sets.items() if name not in have.sets or name in grown),
         regrow=grown,
         chains=tuple(chain for name, chain in want.chains.items() if name not in have.chains),
@@ -229,7 +245,7 @@ def apply(change: Change, ruleset: Ruleset) -> dict[Family, Table]:
                 for name, declared in {**before.sets, **{each.name: each for each in part.sets}}.items()
                 if name not in part.sweep_sets
             },
-            chains={name: chain for name, chain in chains.items() if name not in part.sweep},
+            chains={name: chain for name, chain in chains.items() if name not in (*part.sweep, *part.unhook)},
             elements=elements,
         )
     return result

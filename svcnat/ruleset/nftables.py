@@ -76,6 +76,11 @@ def render_sweep(change: Change) -> str:
     return "".join(lines)
 
 
+def render_sweep_singly(change: Change) -> Iterator[str]:
+    """The same as :func:`render_sweep`, a statement a transaction, for where one of them is refused."""
+    return (f"{line}\n" for line in render_sweep(change).splitlines())
+
+
 def render_cleanup(families: Iterable[Family]) -> str:
     """A script that removes the tables of these families, whether or not they exist."""
     return "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in families)
@@ -92,6 +97,9 @@ def _statements(part: TableChange) -> Iterator[str]:
         yield f"add table {where}"
         yield f"delete table {where}"
         yield f"add table {where}"
+    for name in part.unhook:
+        yield f"flush chain {where} {name}"
+        yield f"delete chain {where} {name}"
     # First of all, chains let go of the sets that are replaced.
     for chain in part.refill:
         yield f"flush chain {where} {chain.name}"

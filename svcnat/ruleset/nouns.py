@@ -269,6 +269,35 @@ class Rule:
         """The whole comment of this rule in the kernel."""
         return f"{comment_text(self.comment)} #{digest(self.text)}".lstrip()
 
+    @cached_property
+    def effect(self) -> str:
+        """Which sets the rule asks and what it does, as the kernel names them.
+
+        A comment survives when somebody replaces its rule, or renames the chain that it jumps to; this does not.
+        """
+        parts = []
+        for part in (*self.matches, self.statement):
+            match part:
+                case In():
+                    parts.append(f"lookup:{part.set}")
+                case OverLimit():
+                    parts.append(f"dynset:{part.set}")
+                case Vmap():
+                    parts.append(f"lookup:{part.map}")
+                case Dnat():
+                    parts += [f"lookup:{part.map}", "nat"]
+                case DnatToPair():
+                    parts += [f"lookup:{part.addresses}", f"lookup:{part.ports}", "nat"]
+                case Update():
+                    parts.append(f"dynset:{part.map}")
+                case Jump() | Goto():
+                    parts.append(f"{type(part).__name__.lower()}:{part.chain}")
+                case Masquerade():
+                    parts.append("masq")
+                case Drop() | Reject() | Return():
+                    parts.append(type(part).__name__.lower())
+        return " ".join(parts)
+
     def __str__(self) -> str:
         return f'{self.text} comment "{self.signature}"'
 
@@ -285,7 +314,7 @@ class Hook(NamedTuple):
 
 
 class ChainSignature(NamedTuple):
-    """What can be compared with the kernel's: its hook and its rules' comments, in order."""
+    """What can be compared with the kernel's: its hook, and of its rules, in order, the comment and the effect."""
 
     hook: Hook | None
     rules: tuple[str, ...]
@@ -308,7 +337,7 @@ class Chain:
     @cached_property
     def signature(self) -> ChainSignature:
         """What can be compared with the kernel's."""
-        return ChainSignature(self.hook, tuple(rule.signature for rule in self.rules))
+        return ChainSignature(self.hook, tuple(f"{rule.signature} {rule.effect}" for rule in self.rules))
 
 
 def _sets(noun: Match | Statement) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import sqlite3
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -81,6 +83,16 @@ def chain_of(where: str) -> str:
     return name
 
 
+def replacement(where: str, chain: str, kind: str) -> str:
+    """A statement that puts something else in the place of a chain's first rule, with that rule's comment."""
+    listed = nft(where, "-a", "list", "chain", "ip", "svcnat", chain).splitlines()
+    line = next(each for each in listed if " comment " in each)
+    text, _, handle = line.strip().rpartition(" # handle ")
+    rule, _, comment = text.partition(" comment ")
+    other = "drop" if kind == "replace rule" else f"ip daddr != 203.0.113.1 {rule}"
+    return f"replace rule ip svcnat {chain} handle {handle} {other} comment {comment}"
+
+
 @pytest.mark.parametrize(
     "script",
     [
@@ -98,6 +110,15 @@ def chain_of(where: str) -> str:
         "add chain ip svcnat mine { type filter hook forward priority 0; policy drop; }",
         "delete chain",  # of the Service
         "flush ruleset\nadd table ip svcnat",
+        "rename chain ip svcnat services serv2",
+        "rename chain ip svcnat services serv2\n"
+        "add chain ip svcnat mine { type filter hook output priority 200; policy drop; }",
+        "replace rule",  # by one that drops and has its comment
+        "replace constant",  # by one that does the same for other addresses, and has its comment
+        "add set ip svcnat seen { type ipv4_addr; flags dynamic; size 3; }\n"
+        "add chain ip svcnat mine { type filter hook input priority 0; }\n"
+        "add rule ip svcnat mine add @seen { ip saddr limit rate over 1/second } drop\n"
+        "add rule ip svcnat mine meter those { ip saddr ct count over 3 } drop",
     ],
 )
 def test_what_a_stranger_changed_is_repaired(agent: Agent, where: str, script: str) -> None:
@@ -113,6 +134,8 @@ def test_what_a_stranger_changed_is_repaired(agent: Agent, where: str, script: s
         script = (
             f"flush map ip svcnat frontends\nflush map ip svcnat nodeports\ndelete chain ip svcnat {chain_of(where)}"
         )
+    if script.startswith("replace"):
+        script = replacement(where, "nat-prerouting" if script == "replace rule" else "services", script)
     since = len(agent.lines())
     nft(where, "-f", "-", script=script)
     until(lambda: agent.said("rules repaired", since=since), "a line that tells of the repair")
@@ -122,6 +145,21 @@ def test_what_a_stranger_changed_is_repaired(agent: Agent, where: str, script: s
     assert state
     assert not state.targets[0].different
     assert "flush ruleset" in script or nft(where, "list", "table", "inet", "theirs") == theirs
+
+
+def test_a_locked_state_file_keeps_no_rule_waiting(agent: Agent, where: str) -> None:
+    """What is told of a repair, as an Event, waits for whoever has the file; the next repair does not."""
+    before, began = rules(where), len(agent.lines())
+    with contextlib.closing(sqlite3.connect(agent.state, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            since = len(agent.lines())
+            nft(where, "flush", "ruleset")
+            until(lambda since=since: agent.said("rules repaired", since=since), "a line that tells of the repair")
+        # Had they waited, this would have been said before.
+        assert not agent.said("cannot be written", since=began)
+        assert rules(where) == before
+        other.execute("ROLLBACK")
 
 
 def test_what_strangers_do_in_tables_of_their_own_is_their_business(agent: Agent, where: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from svcnat import api
 from svcnat.kernel import lock, netns
 from svcnat.kernel.nftables import Namespace
+from svcnat.store.sqlite import Store
 from tests.agents import CONFIG, Agent, runtime, until
 
 pytestmark = pytest.mark.packets
@@ -145,6 +146,30 @@ def test_there_is_one_agent_for_a_state_file(agent: Agent, make_netns: Callable[
     assert agent.ask()
     # Its lock was let go with it.
     assert lock.holder(elsewhere) is None
+
+
+def test_it_is_found_by_any_path_of_its_state_file(folder: Path, empty_netns: str) -> None:
+    """Also when the path that it was given is a link that is exchanged, as by whoever restores a backup."""
+    real = [folder / "one" / "a.db", folder / "two" / "b.db"]
+    for each in real:
+        Store.open(each).close()
+    (folder / "state.db").symlink_to(real[0])
+    with Agent(folder, empty_netns) as agent:
+
+        def change(state: Path, number: int) -> None:
+            with api.Cluster.open(state=state, config=agent.config, netns=empty_netns) as cluster:
+                cluster.apply(api.load(text=WEB.replace("192.0.2.7", f"192.0.2.{number}")))
+            assert f"192.0.2.{number}" in rules(empty_netns)
+
+        change(agent.state, 11)
+        change(real[0], 12)
+        (folder / "new").symlink_to(real[1])
+        (folder / "new").replace(folder / "state.db")
+        change(agent.state, 13)
+        change(real[1], 14)
+        state = agent.ask(deep=True)
+        assert state
+        assert (state.targets[0].state, state.targets[0].different) == ("synced", ())
 
 
 def test_who_writes_rules_without_the_agent_is_refused(agent: Agent, folder: Path, empty_netns: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from svcnat.ruleset.compile import compile_plan
 from svcnat.ruleset.diff import Outline, TableChange, apply, diff, forget, outline
-from svcnat.ruleset.nftables import render_change, render_cleanup, render_parts, render_sweep
+from svcnat.ruleset.nftables import render_change, render_cleanup, render_parts, render_sweep, render_sweep_singly
 from svcnat.ruleset.nouns import ChainSignature, Hook
 from svcnat.ruleset.plan import Settings, plan
 from tests.ruleset.build import service, slice_of
@@ -55,6 +57,45 @@ def test_a_strangers_chain_is_only_swept() -> None:
     change = diff(observed(rules, chains=chains), rules)
     assert render_change(change) == ""
     assert change["ip"].sweep == ("stray",)
+
+
+def test_a_strangers_base_chain_goes_at_once() -> None:
+    """Packets meet it: it does not wait for the sweep, and does not go with it."""
+    rules = wanted("10.0.0.1")
+    chains = {**outline(rules)["ip"].chains, "stray": ChainSignature(Hook("forward", 0, "filter"), ("drop",))}
+    change = diff(observed(rules, chains=chains), rules)
+    assert render_change(change) == "flush chain ip svcnat stray\ndelete chain ip svcnat stray\n"
+    assert change["ip"].sweep == ()
+    assert change["ip"].counts()["chains deleted"] == 1
+    assert list(render_sweep_singly(change)) == []
+
+
+@pytest.mark.parametrize("name", ["9", "a b", "a;flush ruleset", "a\nb", "\u2028", ""])
+def test_a_strangers_name_that_nft_cannot_say_remakes_the_table(name: str) -> None:
+    """The kernel takes any name; none of them becomes text."""
+    rules = wanted("10.0.0.1")
+    chains = {**outline(rules)["ip"].chains, name: ChainSignature(None, ())}
+    assert diff(observed(rules, chains=chains), rules)["ip"].remake
+
+
+def test_a_rule_that_only_looks_like_ours_is_not() -> None:
+    """Its comment may be ours; the sets that it asks and what it does are compared, too."""
+    rules = wanted("10.0.0.1")
+    chains = {**outline(rules)["ip"].chains}
+    (jump,) = chains["nat-output"].rules
+    chains["nat-output"] = chains["nat-output"]._replace(rules=(jump.replace("jump:services", "jump:serv2"),))
+    change = diff(observed(rules, chains=chains), rules)
+    assert [chain.name for chain in change["ip"].refill] == ["nat-output"]
+
+
+def test_a_sweep_can_be_taken_statement_by_statement() -> None:
+    """Where the kernel refuses one of them, the others are to be done."""
+    rules = wanted("10.0.0.1")
+    chains = {**outline(rules)["ip"].chains, "stray": ChainSignature(None, ())}
+    assert list(render_sweep_singly(diff(observed(rules, chains=chains), rules))) == [
+        "flush chain ip svcnat stray\n",
+        "delete chain ip svcnat stray\n",
+    ]
 
 
 def test_a_changed_rule_refills_its_chain() -> None:
