@@ -24,14 +24,23 @@ T = TypeVar("T")
 
 RUN = Path("/run/netns")
 
-_CLONE_NEWNET = 0x40000000
-_MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x100000
+_CLONE_NEWNET, _CLONE_NEWNS = 0x40000000, 0x20000
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SHARED = 0x20, 0x1000, 0x4000, 0x100000
 _MNT_DETACH = 2
 _NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2)
 _NAME_MAX = 255
 
 # /proc/self is the process, whose main thread may well be elsewhere.
 _HERE = "/proc/thread-self/ns/net"
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino
+
+
+HOME = _identity(Path(_HERE))
+"""The identity of the network namespace that this process started in; nobody enters one before importing this."""
 
 
 def path(name_or_path: str | os.PathLike[str]) -> Path:
@@ -219,10 +228,9 @@ def identity(name_or_path: str | os.PathLike[str] | None = None) -> tuple[int, i
     """
     file = path(name_or_path if name_or_path is not None else _HERE)
     try:
-        status = file.stat()
+        return _identity(file)
     except OSError as error:
         raise _classified(error, f'network namespace "{name_or_path}"') from error
-    return status.st_dev, status.st_ino
 
 
 def isolate_run() -> bool:
@@ -254,6 +262,20 @@ def isolate_run() -> bool:
     finally:
         os.close(lock)
     return True
+
+
+def writable(folder: Path) -> int:
+    """A descriptor of a mount point that is read-only here, as a writable mount; the thread is to end afterwards.
+
+    The thread leaves the mount namespace for one of its own, where the mount is changed, and nowhere else.
+
+    Raises:
+        PermissionError: CAP_SYS_ADMIN is missing, or the mount is locked (mount_namespaces(7)).
+
+    """
+    _unshare(_CLONE_NEWNS)
+    _mount("", folder, "none", _MS_REMOUNT | _MS_BIND)
+    return os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _own_user_and_mount_namespace() -> bool:

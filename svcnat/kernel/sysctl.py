@@ -2,18 +2,26 @@
 
 Keys are written with slashes, ``net/ipv4/ip_forward``: a device's name may hold dots. Nothing is remembered and
 nothing is put back; enter a namespace with :func:`svcnat.kernel.netns.entered` first.
+
+In a container ``/proc/sys`` is usually read-only, whatever its capabilities are, to protect what the container was
+given. Network namespaces that the process made or entered are not among that: their settings are written through a view
+that is writable, a mount in a mount namespace that has ended, seen by nobody else.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from svcnat.errors import KernelError, MissingError, PrivilegeError
+from svcnat.kernel import netns
 
 ROOT = Path("/proc/sys")
+
+_NETWORK = "net/"
 
 
 def read(key: str) -> str:
@@ -34,16 +42,51 @@ def write(settings: Mapping[str, int | str]) -> None:
 
     Raises:
         MissingError: this kernel, or this namespace, has no such setting.
-        PrivilegeError: not allowed, or ``/proc/sys`` is read-only, as it is in most containers.
+        PrivilegeError: not allowed, or ``/proc/sys`` is read-only, as it is in most containers, and the namespace is
+            the process's own, or CAP_SYS_ADMIN is missing.
 
     """
     for key, value in settings.items():
         if read(key) == str(value):
             continue
         try:
-            (ROOT / key).write_text(str(value), encoding="utf-8")
+            _write(key, str(value).encode())
         except OSError as error:
             raise _classified(error, key, wanted=str(value)) from error
+
+
+def _write(key: str, value: bytes) -> None:
+    descriptor = _open(key)
+    try:
+        os.write(descriptor, value)
+    finally:
+        os.close(descriptor)
+
+
+def _open(key: str) -> int:
+    try:
+        return os.open(ROOT / key, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EROFS or not key.startswith(_NETWORK) or netns.identity() == netns.HOME:
+            raise
+        try:
+            view = _writable_view()
+        except OSError:
+            raise error from None
+    return os.open(key, os.O_WRONLY | os.O_CLOEXEC, dir_fd=view)
+
+
+@functools.cache
+def _writable_view() -> int:
+    """A descriptor of ``/proc/sys`` that can be written through, kept for the life of the process.
+
+    Which network namespace is meant is, as ever, a matter of the thread that opens a file below it.
+
+    Raises:
+        OSError: CAP_SYS_ADMIN is missing, or the mount was made by a user namespace above ours.
+
+    """
+    return netns.call(None, lambda: netns.writable(ROOT))
 
 
 def _classified(error: OSError, key: str, wanted: str = "") -> KernelError:

@@ -26,6 +26,8 @@ _NODES, _CLIENTS = "nodes", "clients"
 _UPLINK = "eth0"
 
 _HOST = {
+    # Port 80 is for everybody, as in pods of containerd and Docker: not every container may open it by capability.
+    "net/ipv4/ip_unprivileged_port_start": 0,
     # A host may have switched IPv6 off for new devices.
     "net/ipv6/conf/all/disable_ipv6": 0,
     "net/ipv6/conf/default/disable_ipv6": 0,

@@ -63,11 +63,9 @@ def test_routes_of_others_stay(make_netns: Callable[[], str]) -> None:
 
 
 _READ_ONLY = """
-from svcnat.kernel import netns
 from svcnat.kernel.announce import announce
 from svcnat.kernel.localhost import open_localhost
-with netns.entered({path!r}):
-    print(*announce(["192.0.2.100", "2001:db8::64"], ["a"]), *open_localhost(["ip", "ip6"]), sep="\\n")
+print(*announce(["192.0.2.100", "2001:db8::64"], ["a"]), *open_localhost(["ip", "ip6"]), sep="\\n")
 """
 
 
@@ -77,9 +75,9 @@ def test_settings_that_are_refused_are_a_warning_each(make_netns: Callable[[], s
     pair(here, there, "a")
     with netns.entered(here):
         sysctl.write({"net/ipv4/ip_forward": 1, "net/ipv6/conf/all/forwarding": 1})
-    command = ["unshare", "-m", "sh", "-ec", 'mount -o bind,ro /proc/sys /proc/sys; exec "$@"', "sh"]
-    script = [sys.executable, "-c", _READ_ONLY.format(path=str(netns.path(here)))]
-    done = subprocess.run([*command, *script], capture_output=True, text=True, check=True)
+    container = ["nsenter", f"--net={netns.path(here)}", "unshare", "-m"]
+    command = ["sh", "-ec", 'mount -o bind,ro /proc/sys /proc/sys; exec "$@"', "sh", sys.executable, "-c", _READ_ONLY]
+    done = subprocess.run([*container, *command], capture_output=True, text=True, check=True)
     why = "/proc/sys is read-only: in a container, run it privileged or with /proc/sys writable"
     assert done.stdout.splitlines() == [
         f"IPv6 load-balancer addresses are not answered on any link: sysctl net/ipv6/conf/all/proxy_ndp=1: {why}",
