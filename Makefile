@@ -3,15 +3,15 @@
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
-APT     := nftables python3-nftables iptables iproute2 conntrack bind9-dnsutils python3-venv
+APT     := nftables python3-nftables iptables iproute2 conntrack bind9-dnsutils redis-tools python3-venv
 WORKERS ?= 2
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fmt bench chaos soak golden lab-up lab-down clean
+.PHONY: help setup demo test lint fmt bench chaos soak golden test-container lab-up lab-down clean
 
 help: ## list these commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## install what is missing: system packages, then the package and its extras in .venv
 
@@ -34,6 +34,10 @@ demo: setup ## run the back-end example: a service, its pods, balanced requests,
 test: setup lint ## run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --cov --cov-report=
 	@$(BIN)/python -m coverage report --fail-under=100
+
+test-container: setup ## run the examples of the pytest plugin in a podman container (CAP_NET_ADMIN, CAP_SYS_ADMIN)
+	@sh .ci/system-packages podman crun debootstrap
+	@sh .ci/test-container .container
 
 lint: setup ## ruff, mypy strict, import-linter
 	@$(BIN)/ruff check svcnat tests netns-lab
@@ -64,4 +68,4 @@ lab-down: setup ## remove that lab
 	@$(BIN)/svcnat lab down back-end
 
 clean: ## remove what setup made in this folder
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .hypothesis
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .hypothesis .container
