@@ -23,6 +23,7 @@ from svcnat.agent.attempts import Runner
 from svcnat.agent.control import Answer, Reconcile, Request, Verify, Watch
 from svcnat.agent.folders import watch_folders
 from svcnat.agent.keeper import Keeper
+from svcnat.agent.mishaps import Mishaps
 from svcnat.agent.notify import Notifier
 from svcnat.agent.reconciler import Reasons, Reconciler, Round
 from svcnat.agent.server import Server
@@ -88,6 +89,7 @@ class Agent:
         """
         notifier, loop = self._options.notifier, asyncio.get_running_loop()
         began, cleanup, early = False, False, asyncio.Event()
+        loop.set_exception_handler(Mishaps())
         # Who asks for a reload too early shall not end what begins.
         loop.add_signal_handler(signal.SIGHUP, early.set)
         try:

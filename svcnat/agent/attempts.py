@@ -36,6 +36,8 @@ AGENT = "svcnat-probe"
 """How probes introduce themselves to servers."""
 
 _MOST_READ = 10 * 1024  # of a body or an output, as the kubelet
+_MOST_RECEIVED = 256 * 1024  # in one attempt, whatever it is: headers, 100 Continue, chunk extensions, certificates
+_MOST_AT_ONCE = 4096  # received: an answer whose head is here is judged long before its body is too long
 _MOST_REDIRECTS = 10
 _MOST_SAID = 300
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -117,10 +119,12 @@ class Attempts:
         except ValueError as error:
             raise Unusable(f"{quoted(asked)} is no URL that can be asked for") from error
         try:
-            with _hanging_up():
+            with _conversation() as talk:
                 return await _follow(session, url, headers)
         except (ClientError, ValueError) as error:  # a ValueError is garbage that became part of a URL
             doing = f"Get {quoted(asked)}"
+            if talk.left <= 0:
+                return fails(f"{doing}: the server sent more than {_MOST_RECEIVED} bytes")
             cause: OSError | None = error if isinstance(error, OSError) else None
             if isinstance(error, ClientConnectorError):
                 cause = error.os_error
@@ -187,11 +191,11 @@ def url_of(probed: Probed, action: HTTPGetAction) -> str:
     return f"{scheme}://{_place(*_target(probed, action))}{path if path.startswith('/') else '/' + path}"
 
 
-def _socket(where: Where, address: str) -> socket.socket:
+def _socket(where: Where, address: str, kind: Callable[[int, int], socket.socket] = socket.socket) -> socket.socket:
     """A TCP socket of a network namespace; nothing is awaited while the thread is in there."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with netns.entered(where):
-        return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        return kind(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 # --- TCP and gRPC --------------------------------------------------------------------------------------------
@@ -232,16 +236,54 @@ async def _grpc(probed: Probed, action: GRPCAction) -> Outcome:
 # --- HTTP ----------------------------------------------------------------------------------------------------
 
 
-_opened: ContextVar[list[socket.socket]] = ContextVar("sockets of this attempt")
+class _Talk:
+    """The connections of one attempt, and how much their other sides may still say."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []
+        self.left = _MOST_RECEIVED
+
+    def open(self, where: Where, address: str) -> socket.socket:
+        made = _socket(where, address, lambda family, kind: _Measured(self, family, kind))
+        self.sockets.append(made)
+        return made
+
+
+class _Measured(socket.socket):
+    """Receives a little at a time, and no more than its attempt may: then the connection is broken.
+
+    An event loop receives by these two methods, the second for TLS. What it receives is parsed before anybody could
+    look at how much it is: this is the one place through which all of it passes.
+    """
+
+    def __init__(self, talk: _Talk, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        self._talk = talk
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        data = super().recv(min(size, _MOST_AT_ONCE), flags)
+        self._count(len(data))
+        return data
+
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0, /) -> int:
+        count = super().recv_into(buffer, min(size or len(buffer), _MOST_AT_ONCE), flags)
+        self._count(count)
+        return count
+
+    def _count(self, count: int) -> None:
+        self._talk.left -= count
+        if self._talk.left <= 0:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+
+
+_talk: ContextVar[_Talk] = ContextVar("what this attempt has open")
 
 
 def _new_session(where: Where) -> aiohttp.ClientSession:
     import aiohttp
 
     def open_socket(found: Any) -> socket.socket:
-        made = _socket(where, found[4][0])
-        _opened.get().append(made)
-        return made
+        return _talk.get().open(where, found[4][0])
 
     connector = aiohttp.TCPConnector(
         limit=0,  # the prober has one
@@ -270,15 +312,15 @@ def _unverified() -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def _hanging_up() -> Iterator[None]:
+def _conversation() -> Iterator[_Talk]:
     """Shut down, in the end, what sockets are still open: TLS would wait for the other side's farewell."""
-    sockets: list[socket.socket] = []
-    token = _opened.set(sockets)
+    talk = _Talk()
+    token = _talk.set(talk)
     try:
-        yield
+        yield talk
     finally:
-        _opened.reset(token)
-        for each in sockets:
+        _talk.reset(token)
+        for each in talk.sockets:
             if each.fileno() >= 0:
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from svcnat.agent.logs import leave_out_clients
+from svcnat.agent.http import Listener, listen
 from svcnat.errors import KernelError, MissingError
 from svcnat.kernel import netns
 from svcnat.ruleset.plan import HealthCheck
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - kube-proxy's answer to a node whose addresses are not known
 
-_BACKLOG = 128
-_IDLE_SECONDS = 60.0  # how long a connection may wait for its next request
-_GRACE_SECONDS = 0.5  # how long an answer that is being sent may take when its server closes
+_log = logging.getLogger(__name__)
 
 _Place = tuple[str, int]  # an address and a port
 
@@ -61,7 +59,7 @@ class HealthServers:
             raise MissingError("health checks need the library aiohttp: pip install '.[agent]'") from error
         self._where = where
         self._identity: tuple[int, int] | None = None
-        self._listeners: dict[_Place, _Listener] = {}
+        self._listeners: dict[_Place, _Checked] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,11 +105,11 @@ class HealthServers:
 
     async def _open(self, wanted: dict[_Place, HealthCheck]) -> list[Unserved]:
         unserved: list[Unserved] = []
-        opened: list[_Listener] = []
+        opened: list[_Checked] = []
         with netns.entered(self._where):  # nothing is awaited in here
             for (address, port), check in wanted.items():
                 try:
-                    opened.append(_Listener(check, listen(address, port)))
+                    opened.append(_Checked(check, listen(address, port)))
                 except OSError as error:
                     unserved.append(Unserved(check, address, os.strerror(error.errno or 0)))
                 else:
@@ -138,44 +136,13 @@ def _places(
     return wanted, unserved
 
 
-def listen(address: str, port: int) -> socket.socket:
-    """A listening socket of the thread's network namespace, on that address of its family alone."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        server.bind((address, port))
-        server.listen(_BACKLOG)  # with SO_REUSEADDR it is this that finds a port in use
-    except OSError:
-        server.close()
-        raise
-    return server
-
-
-class _Listener:
-    """One listening socket, and the check that it answers at the moment."""
+class _Checked:
+    """One listener, and the check that it answers at the moment."""
 
     def __init__(self, check: HealthCheck, listening: socket.socket) -> None:
-        from aiohttp import web
-
         self.check = check
-        self._socket = listening
-        logger = leave_out_clients(logging.getLogger(__name__))
-        self._http = web.Server(self._answer, access_log=None, logger=logger, keepalive_timeout=_IDLE_SECONDS)
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._http, sock=self._socket, backlog=_BACKLOG)
-
-    async def close(self) -> None:
-        if self._server:
-            self._server.close()
-        self._socket.close()  # once more, or one that never started
-        self._http.pre_shutdown()  # lets the idle connections go, which a shutdown would wait for
-        await self._http.shutdown(_GRACE_SECONDS)
+        self._listener = Listener(listening, self._answer, _log)
+        self.start, self.close = self._listener.start, self._listener.close
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - all get one answer
         from aiohttp import web

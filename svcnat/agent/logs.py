@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from svcnat.agent.log_thread import ThreadHandler, lasting, writing
 from svcnat.model.quoting import printable
 
 Format = Literal["text", "json"]
@@ -32,21 +33,32 @@ def configure(
     level: int = logging.INFO,
     stream: TextIO | None = None,
     environment: Mapping[str, str] = os.environ,
+    patient: bool = True,
 ) -> logging.Handler:
     """Send every record of the process to `stream` (standard error); returns the only handler that does.
 
     Without a format: text on a terminal, else JSON. A stream that is journald's gets each record's priority with it.
+    Who is not `patient`, because there is other work to do, does not wait until a record is written: it may be dropped.
     """
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(stream) if patient else ThreadHandler(writing(stream), _lasting)
     formatter = TextFormatter if (format or ("text" if stream.isatty() else "json")) == "text" else JsonFormatter
     handler.setFormatter(formatter(priorities=_is_journal(stream, environment)))
     root = logging.getLogger()
     for before in list(root.handlers):
         root.removeHandler(before)
+        if isinstance(before, ThreadHandler):
+            before.close()
     root.addHandler(handler)
     root.setLevel(level)
     return handler
+
+
+def _lasting(record: logging.LogRecord) -> logging.LogRecord:
+    """A record for another thread: its fields, too, are what they are now."""
+    kept = lasting(record)
+    vars(kept).update({key: _plain(value) for key, value in _fields(record).items()})
+    return kept
 
 
 def leave_out_clients(logger: logging.Logger) -> logging.Logger:
@@ -77,7 +89,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
         }
         said |= {key: _plain(value) for key, value in _fields(record).items() if key not in said}
-        if record.exc_info:
+        if record.exc_info or record.exc_text:
             said |= {"traceback": _cut("\n".join(_traceback(record)))}
         return _priority(record, self._priorities) + printable(json.dumps(said, ensure_ascii=False))
 
@@ -94,7 +106,7 @@ class TextFormatter(logging.Formatter):
         parts = [_time(record), f"{record.levelname:7}", printable(_message(record))]
         parts += [f"{printable(str(key))}={_value(value)}" for key, value in _fields(record).items()]
         lines = [" ".join(parts)]
-        if record.exc_info:
+        if record.exc_info or record.exc_text:
             lines += [f"    {printable(_cut(line))}" for line in _traceback(record)]
         prefix = _priority(record, self._priorities)
         return "\n".join(prefix + line for line in lines)
@@ -130,8 +142,9 @@ def _cut(text: str) -> str:
 
 
 def _traceback(record: logging.LogRecord) -> list[str]:
-    assert record.exc_info
-    return "".join(traceback.format_exception(*record.exc_info)).rstrip().splitlines()
+    if record.exc_info:
+        return "".join(traceback.format_exception(*record.exc_info)).rstrip().splitlines()
+    return (record.exc_text or "").rstrip().splitlines()
 
 
 def _priority(record: logging.LogRecord, wanted: bool) -> str:  # noqa: FBT001

@@ -17,17 +17,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from svcnat.agent.freshness import Health
-from svcnat.agent.health import listen
-from svcnat.agent.logs import leave_out_clients
+from svcnat.agent.http import Listener, listen
 from svcnat.errors import MissingError
 from svcnat.model.configuration import Bind
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-_BACKLOG = 128
-_IDLE_SECONDS = 60.0  # how long a connection may wait for its next request
-_GRACE_SECONDS = 0.5  # how long an answer that is being sent may take when its server closes
+_log = logging.getLogger(__name__)
 
 
 class Measured(Protocol):
@@ -61,7 +58,7 @@ class Pages:
         self._answers = {"/healthz": self._healthz, "/livez": self._livez}
         self._health, self._alive, self._metrics = health, alive, metrics
         self._scraper = ThreadPoolExecutor(1, "svcnat-scrape")
-        self._open: dict[Bind, _Listener] = {}
+        self._open: dict[Bind, _Page] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,7 +84,7 @@ class Pages:
                 self._open[place].paths = paths
                 continue
             try:
-                listener = _Listener(self._answer, paths, place)
+                listener = _Page(self._answer, paths, place)
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
                 warnings.append(f"{' and '.join(sorted(paths))}: cannot be served on {place}: {reason}")
@@ -126,29 +123,14 @@ class Pages:
         return (200 if self._alive() else 503), body
 
 
-class _Listener:
-    """One listening socket, and the paths that it answers at the moment."""
+class _Page:
+    """One listener, and the paths that it answers at the moment."""
 
     def __init__(self, answer: Callable[[str], Awaitable[web.Response]], paths: frozenset[str], place: Bind) -> None:
-        from aiohttp import web
-
         self.paths = paths
         self._answer = answer
-        self._socket = listen(place.address, place.port)
-        logger = leave_out_clients(logging.getLogger(__name__))
-        self._http = web.Server(self._respond, access_log=None, logger=logger, keepalive_timeout=_IDLE_SECONDS)
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._http, sock=self._socket, backlog=_BACKLOG)
-
-    async def close(self) -> None:
-        if self._server:
-            self._server.close()
-        self._socket.close()
-        self._http.pre_shutdown()
-        await self._http.shutdown(_GRACE_SECONDS)
+        self._listener = Listener(listen(place.address, place.port), self._respond, _log)
+        self.start, self.close = self._listener.start, self._listener.close
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         from aiohttp import web

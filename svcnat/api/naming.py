@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from svcnat.agent.desired import Desired, Touched
 from svcnat.agent.folders import watch_folders
+from svcnat.agent.mishaps import Mishaps
 from svcnat.agent.notify import Notifier
 from svcnat.api.agents import Following, leave_with
 from svcnat.errors import KernelError, MissingError, SvcnatError, UsageError
@@ -72,6 +73,7 @@ def serve_dns(
 
     async def main() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_exception_handler(Mishaps())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         # Who asks for a reload too early shall not end what begins.

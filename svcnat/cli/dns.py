@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     # A lab brings its namespaces itself; --netns says where to answer.
     following = session.following(options, netns=None if options.lab else options.netns, patient=True)
-    configure(options.log_format, level=logging.DEBUG if options.verbose else logging.INFO)
+    configure(options.log_format, level=logging.DEBUG if options.verbose else logging.INFO, patient=False)
     upstreams = [each for each in options.upstream or [RESOLV_CONF] if each != "none"]
     serve_dns(following, options.listen or ["127.0.0.1"], options.netns, upstreams, options.domain)
     return 0

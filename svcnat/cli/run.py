@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     what = session.following(options, netns=options.netns, patient=True)
     # Whoever runs it once reads what it printed, which repeats what went well.
     usual = logging.WARNING if options.once else logging.INFO
-    configure(options.log_format, level=logging.DEBUG if options.verbose else usual)
+    # Who stops reading the log of an agent does not stop the agent.
+    configure(options.log_format, level=logging.DEBUG if options.verbose else usual, patient=options.once)
     if not options.once:
         api.run_agent(what, force=options.force, cleanup_on_exit=options.cleanup_on_exit)
         return 0

@@ -340,6 +340,67 @@ def test_a_body_without_end_is_not_read(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(
+    ("begin", "repeated"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 100),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
+    ],
+    ids=["continue", "extension", "trailers"],
+)
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_what_is_no_body_has_an_end_too(
+    pair: Pair, begin: bytes, repeated: bytes, secure: bool, tmp_path: Path
+) -> None:
+    """Of one attempt no more is received than so much, whatever the protocol lets a server say for ever."""
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        writer.write(begin)
+        for _ in range(20_000):  # tens of megabytes
+            writer.write(repeated * 50)
+            sent += len(repeated) * 50
+            await writer.drain()
+
+    tls = self_signed(tmp_path) if secure else None
+    wanted = probed(pair, http_get=http(scheme="HTTPS" if secure else "HTTP"))
+    outcome = answering(pair, endless, wanted, tls=tls)
+    assert isinstance(outcome, Outcome)
+    assert outcome.success is False
+    assert outcome.message.startswith(f'Get "http{"s" * secure}://10.0.0.2:80/": ')
+    if b"X" not in repeated:  # too many of those are a mistake before
+        assert outcome.message.endswith(": the server sent more than 262144 bytes")
+    assert sent < 19_000 * 50 * len(repeated)
+
+
+def test_redirects_share_what_may_be_received(pair: Pair) -> None:
+    """A chain of long heads counts as one attempt; a long head alone does not end it."""
+    head = ["X-Long: " + "x" * 8000] * 4
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(status(302, "Location: /next", *head))
+        await writer.drain()
+
+    outcome = answering(pair, serve, probed(pair, http_get=http()))
+    assert outcome == fails('Get "http://10.0.0.2:80/": the server sent more than 262144 bytes')
+    assert answering(pair, saying(status(200, *head)), probed(pair, http_get=http())) == Outcome(success=True)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_long_page_is_well(pair: Pair, secure: bool, tmp_path: Path) -> None:
+    """Its status counts, though it is longer than what would be received."""
+    page = status(200, body="x" * 3_000_000)
+    wanted = probed(pair, http_get=http(scheme="HTTPS" if secure else "HTTP"))
+    tls = self_signed(tmp_path) if secure else None
+    for _ in range(10):
+        assert answering(pair, saying(page), wanted, tls=tls) == Outcome(success=True)
+
+
+@pytest.mark.parametrize(
     "said", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nslow"], ids=["head", "line", "body"]
 )
 def test_slow_answers_end_with_the_timeout(pair: Pair, said: bytes) -> None:

@@ -129,8 +129,7 @@ def test_up_without_the_agents_libraries_says_so(
         assert up == Result(
             0,
             f"lab {name} is up: 1 node, 1 pod, 1 client\n",
-            f"lab {name} has no agent, which needs pip install '.[agent]': commands make its rules, "
-            "nobody probes\n",
+            f"lab {name} has no agent, which needs pip install '.[agent]': commands make its rules, nobody probes\n",
         )
         assert svcnat("--lab", name, "get", "pods", "--no-headers").out.split()[:3] == ["a", "1/1", "Running"]
         assert status_of(svcnat, name) == "running,no-agent"
