@@ -10,23 +10,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from svcnat.errors import KernelError, MissingError, PrivilegeError, UsageError
+from svcnat.kernel import syscalls
 
 T = TypeVar("T")
 
 RUN = Path("/run/netns")
 
-_CLONE_NEWNET, _CLONE_NEWNS = 0x40000000, 0x20000
-_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SHARED = 0x20, 0x1000, 0x4000, 0x100000
-_MNT_DETACH = 2
 _NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2)
 _NAME_MAX = 255
 
@@ -72,7 +68,7 @@ def exists(name_or_path: str | os.PathLike[str]) -> bool:
     except OSError as error:
         raise _classified(error, f'network namespace "{name_or_path}"') from error
     try:
-        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == syscalls.NEWNET
     except OSError:
         return False
     finally:
@@ -158,13 +154,13 @@ def entered(name_or_path: str | os.PathLike[str] | None) -> Iterator[None]:
         here = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
         try:
             try:
-                _setns(there)
+                syscalls.setns(there, syscalls.NEWNET)
             except OSError as error:
                 raise _classified(error, subject) from error
             try:
                 yield
             finally:
-                _setns(here)
+                syscalls.setns(here, syscalls.NEWNET)
         finally:
             os.close(here)
     finally:
@@ -211,7 +207,7 @@ def call_apart(function: Callable[[], T]) -> T:
 
     def apart() -> T:
         try:
-            _unshare(_CLONE_NEWNET)
+            syscalls.unshare(syscalls.NEWNET)
         except OSError as error:
             raise _classified(error, "cannot create a network namespace") from error
         return function()
@@ -255,7 +251,7 @@ def isolate_run() -> bool:
         # Named after this mount namespace: one that we came from may have its own, which we see, too.
         source = f"svcnat-{Path('/proc/self/ns/mnt').stat().st_ino}"
         if f" - tmpfs {source} " not in _read_proc("self/mountinfo"):
-            _mount(source, target, "tmpfs", 0, "mode=0755")
+            syscalls.mount(source, target, "tmpfs", 0, "mode=0755")
         RUN.mkdir(mode=0o755, exist_ok=True)
     except OSError as error:
         raise _classified(error, f"cannot mount a private {target}") from error
@@ -273,8 +269,8 @@ def writable(folder: Path) -> int:
         PermissionError: CAP_SYS_ADMIN is missing, or the mount is locked (mount_namespaces(7)).
 
     """
-    _unshare(_CLONE_NEWNS)
-    _mount("", folder, "none", _MS_REMOUNT | _MS_BIND)
+    syscalls.unshare(syscalls.NEWNS)
+    syscalls.mount("", folder, "none", syscalls.REMOUNT | syscalls.BIND)
     return os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
@@ -301,26 +297,26 @@ def _share_run() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            _mount("", RUN, "none", _MS_SHARED | _MS_REC)
+            syscalls.mount("", RUN, "none", syscalls.SHARED | syscalls.RECURSIVE)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             # Not a mount point yet.
-            _mount(str(RUN), RUN, "none", _MS_BIND | _MS_REC)
-            _mount("", RUN, "none", _MS_SHARED | _MS_REC)
+            syscalls.mount(str(RUN), RUN, "none", syscalls.BIND | syscalls.RECURSIVE)
+            syscalls.mount("", RUN, "none", syscalls.SHARED | syscalls.RECURSIVE)
     finally:
         os.close(lock)
 
 
 def _unshare_onto(file: Path) -> None:
-    _unshare(_CLONE_NEWNET)
-    _mount(_HERE, file, "none", _MS_BIND)
+    syscalls.unshare(syscalls.NEWNET)
+    syscalls.mount(_HERE, file, "none", syscalls.BIND)
 
 
 def _remove(file: Path) -> None:
     with contextlib.suppress(OSError):
         while True:
-            _libc("umount2", os.fsencode(file), _MNT_DETACH)
+            syscalls.detach(file)
     file.unlink()
 
 
@@ -335,48 +331,3 @@ def _classified(error: OSError, subject: str) -> KernelError:
             return PrivilegeError(f"{subject}: {reason}: run as root, or inside unshare -rnm")
         case _:
             return KernelError(f"{subject}: {reason}")
-
-
-@functools.cache
-def _library() -> object:
-    import ctypes
-
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _libc(function: str, *arguments: object) -> None:
-    import ctypes
-
-    if getattr(_library(), function)(*arguments) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-
-
-def _mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> None:
-    import ctypes
-
-    _libc(
-        "mount",
-        os.fsencode(source),
-        os.fsencode(target),
-        os.fsencode(kind),
-        ctypes.c_ulong(flags),
-        os.fsencode(data),
-    )
-
-
-if sys.version_info >= (3, 12):
-
-    def _setns(descriptor: int) -> None:
-        os.setns(descriptor, _CLONE_NEWNET)
-
-    def _unshare(flags: int) -> None:
-        os.unshare(flags)
-
-else:
-
-    def _setns(descriptor: int) -> None:
-        _libc("setns", descriptor, _CLONE_NEWNET)
-
-    def _unshare(flags: int) -> None:
-        _libc("unshare", flags)

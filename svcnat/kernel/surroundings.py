@@ -1,0 +1,136 @@
+"""What a program in a pod sees besides its network: files of its own under /etc, a host name, no other namespaces.
+
+Everything happens in a thread of its own, which ends with it; the process, and the machine, stay as they are. The
+network namespace is :mod:`svcnat.kernel.netns`; which files there are is for others to decide. Sources:
+mount_namespaces(7), nss-resolve(8).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from svcnat.errors import KernelError, PrivilegeError
+from svcnat.kernel import netns, syscalls
+
+T = TypeVar("T")
+
+_BYPASSES = (
+    # With these, glibc asks the machine's resolver or cache instead of the servers of /etc/resolv.conf.
+    Path("/run/systemd/resolve/io.systemd.Resolve"),
+    Path("/run/nscd/socket"),
+)
+_PROC = Path("/proc")
+
+
+def call(
+    name_or_path: str | os.PathLike[str] | None, files: Mapping[str, Path], hostname: str, function: Callable[[], T]
+) -> T:
+    """The result of `function`, called in a thread in that network namespace, where `files` are seen at other places.
+
+    `files` are the sources by absolute target; a target that the machine does not have is left out. What the function
+    starts stays there, the thread's current folder is its own.
+
+    Raises:
+        MissingError: no such namespace.
+        PrivilegeError: CAP_SYS_ADMIN is missing, here or there.
+        KernelError: the kernel refused.
+
+    """
+
+    def work() -> T:
+        with _refusing():
+            syscalls.unshare(syscalls.NEWNS | syscalls.NEWUTS)
+            syscalls.mount("", Path("/"), "none", syscalls.PRIVATE | syscalls.RECURSIVE)
+            # They would be copied for every program, and kept alive by it.
+            with contextlib.suppress(OSError):
+                syscalls.detach(netns.RUN)
+            for target, source in files.items():
+                _cover(Path(target), source)
+            for bypass in _BYPASSES:
+                _cover(bypass, Path(os.devnull))
+            if hostname:
+                socket.sethostname(hostname)
+        return function()
+
+    return netns.call(name_or_path, work)
+
+
+def begin_apart() -> bool:
+    """Give this process mounts of its own, which follow the machine's, with the /proc of its own PID namespace.
+
+    Returns:
+        False if the kernel does not let us mount /proc, as in some containers: it shows the outer namespace's then.
+
+    Raises:
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+        KernelError: the kernel refused.
+
+    """
+    with _refusing():
+        syscalls.unshare(syscalls.NEWNS)
+        syscalls.mount("", Path("/"), "none", syscalls.SLAVE | syscalls.RECURSIVE)
+    try:
+        syscalls.mount("proc", _PROC, "proc", syscalls.NOSUID | syscalls.NODEV | syscalls.NOEXEC)
+    except OSError:
+        return False
+    return True
+
+
+def spawn_as_init(function: Callable[[], T]) -> T:
+    """The result of `function`, the first process started by which is the init of a PID namespace of its own.
+
+    When that process ends, the kernel kills all others in it.
+
+    Raises:
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+        KernelError: the kernel refused.
+
+    """
+
+    def work() -> T:
+        with _refusing():
+            syscalls.unshare(syscalls.NEWPID)
+        return function()
+
+    return netns.call(None, work)
+
+
+def mounts() -> int:
+    """A descriptor of the calling thread's mount namespace; while it is open, no other is taken for that."""
+    return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def processes_with(mounts: int) -> list[int]:
+    """The processes in the mount namespace of a descriptor, none if /proc shows those of another PID namespace."""
+    if os.readlink("/proc/self") != str(os.getpid()):  # noqa: PTH115 - a number, not a path
+        return []
+    wanted, found = os.fstat(mounts), []
+    for folder in _PROC.iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if (folder / "ns/mnt").stat().st_ino == wanted.st_ino:
+                    found.append(int(folder.name))
+    return found
+
+
+def _cover(target: Path, source: Path) -> None:
+    """Show `source` at `target`, if that exists; symbolic links are followed."""
+    if target.exists():
+        syscalls.mount(str(source), target.resolve(), "none", syscalls.BIND)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise PrivilegeError(
+            "a pod's surroundings: Operation not permitted: run as root, or inside unshare -rnm"
+        ) from error
+    except OSError as error:
+        raise KernelError(f"a pod's surroundings: {error.strerror}") from error

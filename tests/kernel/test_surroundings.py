@@ -1,0 +1,107 @@
+"""What programs see besides their network: in threads of their own, and nothing of it in the process or the machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from svcnat.errors import MissingError
+from svcnat.kernel import netns, surroundings
+
+pytestmark = pytest.mark.packets
+
+
+def said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_files_and_names_of_ones_own(empty_netns: str, tmp_path: Path) -> None:
+    """A program sees other files at known places, another host name, its network, and no other namespaces."""
+    (tmp_path / "hosts").write_text("192.0.2.7 somewhere.test\n")
+    before = Path("/etc/hosts").read_text(), socket.gethostname(), Path.cwd()
+
+    def look() -> tuple[str, ...]:
+        os.chdir("/")
+        return said("getent", "hosts", "somewhere.test"), said("uname", "-n"), said("readlink", "/proc/self/ns/net")
+
+    files = {"/etc/hosts": tmp_path / "hosts", "/etc/no-such-file": tmp_path / "hosts"}
+    hosts, name, network = surroundings.call(empty_netns, files, "elsewhere", look)
+    assert hosts.split() == ["192.0.2.7", "somewhere.test"]
+    assert name == "elsewhere\n"
+    assert network == f"net:[{netns.identity(empty_netns)[1]}]\n"
+    assert not surroundings.call(empty_netns, {}, "", lambda: netns.exists(empty_netns))
+    assert (Path("/etc/hosts").read_text(), socket.gethostname(), Path.cwd()) == before
+    assert netns.exists(empty_netns)
+
+
+def test_a_network_that_is_not_there() -> None:
+    """As elsewhere, the error names it."""
+    with pytest.raises(MissingError, match='network namespace "no-such" does not exist'):
+        surroundings.call("no-such", {}, "", lambda: None)
+
+
+def test_nothing_outlives_the_init_of_a_pid_namespace() -> None:
+    """The first process is number 1; when it is killed, what it started is gone, daemons too."""
+    script = "echo $$; setsid -f sleep 1000 </dev/null >/dev/null 2>&1; echo started; read line"
+    with subprocess.Popen(["true"]) as other:
+        other.wait()
+    init = surroundings.spawn_as_init(
+        lambda: subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    )
+    with init:
+        assert init.stdout is not None
+        assert (init.stdout.readline(), init.stdout.readline()) == ("1\n", "started\n")
+        inside = Path(f"/proc/{init.pid}/ns/pid").stat().st_ino
+        assert len(in_pid_namespace(inside)) >= 2
+        init.kill()
+        init.wait()
+    assert in_pid_namespace(inside) == []
+    assert Path("/proc/self/ns/pid_for_children").stat().st_ino == Path("/proc/self/ns/pid").stat().st_ino
+
+
+def in_pid_namespace(inode: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdecimal() and (folder / "ns/pid").stat().st_ino == inode:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_mounts_tell_who_belongs_together() -> None:
+    """A descriptor of a mount namespace finds the processes in it, from a /proc of their own PID namespace."""
+    script = """
+import subprocess
+from svcnat.kernel import surroundings
+assert surroundings.begin_apart()
+start = lambda: (subprocess.Popen(["sleep", "1000"]), surroundings.mounts())
+one, mounts = surroundings.call(None, {}, "", start)
+two, others = surroundings.call(None, {}, "", start)
+assert surroundings.processes_with(mounts) == [one.pid], surroundings.processes_with(mounts)
+assert surroundings.processes_with(others) == [two.pid]
+for each in (one, two):
+    each.kill()
+    each.wait()
+print("well")
+"""
+    command = [sys.executable, "-c", script]
+    init = surroundings.spawn_as_init(lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    assert init.communicate()[0] == "well\n"
+
+
+def test_without_a_proc_of_its_own_nobody_is_found() -> None:
+    """Process numbers of another PID namespace would be those of strangers."""
+    script = """
+from svcnat.kernel import surroundings
+print(surroundings.processes_with(surroundings.mounts()))
+"""
+    command = [sys.executable, "-c", script]
+    init = surroundings.spawn_as_init(lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    assert init.communicate()[0] == "[]\n"
