@@ -1,7 +1,7 @@
 """Runs the command of an exec probe in a network namespace, and ends it, with all that it started, when it must.
 
-A :data:`svcnat.agent.attempts.Runner` that knows which namespace a container's is can be made of :func:`run`. Only the
-network is that of the pod: the files are this machine's, as with ``svcnat lab exec``.
+A :data:`svcnat.agent.attempts.Runner` that knows which namespace a container's is can be made of :func:`run`, and one
+that knows more of the container than its network of :func:`run_by`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from svcnat.agent.attempts import Ran
 from svcnat.agent.probes import Where
@@ -32,14 +33,23 @@ async def run(where: Where, command: Sequence[str]) -> Ran:
         PrivilegeError: CAP_SYS_ADMIN is missing, to enter it.
 
     """
-    with netns.entered(where):  # nothing is awaited in here
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+
+    def spawn(words: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        with netns.entered(where):  # nothing is awaited in here
+            return subprocess.Popen(list(words), **options)
+
+    return await run_by(spawn, command)
+
+
+async def run_by(spawn: Callable[..., subprocess.Popen[Any]], command: Sequence[str]) -> Ran:
+    """Like :func:`run`; `spawn` starts a command, and takes the options of :class:`subprocess.Popen`."""
+    process = spawn(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     output = bytearray()
     loop = asyncio.get_running_loop()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.agent.targets import Target
-from svcnat.api.cluster import Cluster
-from svcnat.errors import EndedError, LabError
+from svcnat.api.cluster import Changed, Cluster
+from svcnat.errors import EndedError, LabError, SvcnatError
 from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
 from svcnat.model.manifests import load as load_texts
-from svcnat.model.objects import Pod
+from svcnat.model.objects import Pod, Resource
 from svcnat.model.pods import is_ready
 from svcnat.store.folder import read_sources
 
@@ -170,6 +170,10 @@ class Lab(Cluster):
                 unready = tuple(_name(pod) for pod in probed if not is_ready(pod))
                 left = end - time.monotonic()
                 if not unready or left <= 0:
+                    if probed:
+                        # The store knows of the last probe before the rules do.
+                        with contextlib.suppress(SvcnatError):
+                            self._have_rules()
                     return unready
                 if progress:
                     progress(len(probed) - len(unready), len(probed))
@@ -209,9 +213,30 @@ class Lab(Cluster):
         """
         return self.built.run(where, function, namespace)
 
+    def delete(self, wanted: Iterable[Resource | tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
+        """Delete objects, and wait until their pods have ended: errors as :meth:`Cluster.delete`."""
+        changed = super().delete(wanted, dry_run=dry_run)
+        if not dry_run:
+            self._see_off()
+        return changed
+
+    def _see_off(self) -> None:
+        """Wait until the pods that are ending have ended."""
+        from svcnat.lab import kubelet
+        from svcnat.lab.supervision import Supervision
+
+        while kubelet.sweep(self.built).ending:
+            with contextlib.suppress(LabError), Supervision(self.built.folder) as supervision:
+                supervision.identify()
+                if kubelet.sweep(self.built).ending:
+                    supervision.wait(_LOOK_SECONDS)
+
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
-        """Start the pods that are missing, make the rules of every node follow, end the pods that nobody wants."""
-        from svcnat.lab import agent, kubelet
+        """Start the pods that are missing, make the rules of every node follow, end the pods that nobody wants.
+
+        Pods whose processes take their time of grace go later, without anybody waiting for them.
+        """
+        from svcnat.lab import agent, kubelet, watcher
 
         if dry_run:
             return super().follow(dry_run=True)
@@ -222,6 +247,7 @@ class Lab(Cluster):
                 break
         reports = self._have_rules()
         kubelet.sweep(self.built)
+        watcher.have(self.built.folder)
         return reports
 
     def _have_rules(self) -> tuple[Report, ...]:
@@ -250,12 +276,15 @@ def _name(pod: Pod) -> str:
 
 
 def _runner(lab: labs.Lab) -> Runner:
-    """What runs the commands of exec probes, each in the network namespace of its pod."""
+    """What runs the commands of exec probes, each in its pod, with the environment of its container."""
 
     async def run(key: Key, command: Sequence[str]) -> Ran:
         from svcnat.agent import commands
 
-        return await commands.run(lab.netns_of(key.name, key.namespace), command)
+        def spawn(words: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+            return lab.spawn(key.name, words, key.namespace, key.part, **options)
+
+        return await commands.run_by(spawn, command)
 
     return run
 

@@ -15,6 +15,7 @@ from svcnat.cli.ages import age
 from svcnat.cli.happenings import seen, source
 from svcnat.model.objects import (
     Condition,
+    ContainerStatus,
     ControllerRevision,
     DaemonSet,
     Deployment,
@@ -173,13 +174,20 @@ def _pod(pod: Pod, now: datetime) -> tuple[str, ...]:
         pod.metadata.name,
         f"{ready}/{total}",
         pod_status(pod),
-        str(sum(status.restart_count or 0 for status in statuses)),
+        _restarts(statuses, now),
         age(pod.metadata.creation_timestamp, now),
         next(iter(addresses_of(pod)), NONE),
         pod.spec.node_name or NONE,
         pod.status.nominated_node_name or NONE,
         f"{passed}/{len(gates)}" if gates else NONE,
     )
+
+
+def _restarts(statuses: Sequence[ContainerStatus], now: datetime) -> str:
+    """RESTARTS: how many, and how long ago the last one was."""
+    count = sum(status.restart_count or 0 for status in statuses)
+    ends = [end.finished_at for status in statuses if (end := status.last_state.terminated) and end.finished_at]
+    return f"{count} ({age(max(ends), now)} ago)" if count and ends else str(count)
 
 
 def pod_status(pod: Pod) -> str:

@@ -1,7 +1,8 @@
-"""Run a command in the network namespace of a pod, a node or a client of a lab.
+"""Run a command in a pod, a node or a client of a lab.
 
 WHERE is a pod's name (of the namespace that -n names), NAMESPACE/POD, a node's name, client, client-2, ... or router.
-Without --lab every lab is searched. The exit code is the command's.
+Without --lab every lab is searched. In a pod the command has the pod's network, host name, /etc/hosts and
+/etc/resolv.conf, and the environment of the container beside that of the caller. The exit code is the command's.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ if TYPE_CHECKING:  # costs more to import than a help page may take
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``lab exec``."""
-    parser.usage = "svcnat lab exec [flags] WHERE -- COMMAND [ARGUMENT...]"
+    parser.usage = f"{parser.prog} [flags] WHERE -- COMMAND [ARGUMENT...]"
     parser.add_argument("where", metavar="WHERE", help="a pod, node or client")
+    parser.add_argument("-c", "--container", default="", metavar="NAME", help="whose environment (default: the first)")
+    # Commands always have our standard input, and our terminal.
+    parser.add_argument("-i", "--stdin", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,14 +36,16 @@ def run(options: argparse.Namespace) -> int:
     command = getattr(options, "command", None)
     if not command:
         raise UsageError("say what to run after two dashes: svcnat lab exec WHERE -- COMMAND [ARGUMENT...]")
-    namespace = options.namespace or "default"
-    with api.Lab.find(options.lab or _lab_with(options.where, namespace)) as lab:
+    namespace, where = options.namespace or "default", options.where
+    for prefix in ("pod/", "pods/", "po/"):
+        where = where.removeprefix(prefix)
+    with api.Lab.find(options.lab or lab_with(where, namespace)) as lab:
         sys.stdout.flush()
-        code = _run(lab.built, options.where, command, namespace)
+        code = _run(lab.built, where, command, namespace, options.container)
     return code if code >= 0 else 128 - code
 
 
-def _run(lab: Lab, where: str, command: list[str], namespace: str) -> int:
+def _run(lab: Lab, where: str, command: list[str], namespace: str, container: str) -> int:
     """Run a command to its end, and let it decide what signals mean: a shell goes on after Ctrl-C, and so must we.
 
     The terminal sends its signals to both of us; what somebody sends to this process is passed on.
@@ -55,7 +62,7 @@ def _run(lab: Lab, where: str, command: list[str], namespace: str) -> int:
     handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        running = lab.spawn(where, command, namespace)
+        running = lab.spawn(where, command, namespace, container)
         for number in early:
             running.send_signal(number)
         return running.wait()
@@ -64,7 +71,7 @@ def _run(lab: Lab, where: str, command: list[str], namespace: str) -> int:
             signal.signal(number, handler)
 
 
-def _lab_with(where: str, namespace: str) -> str:
+def lab_with(where: str, namespace: str) -> str:
     """The one lab that has something called `where`."""
     from svcnat.lab.labs import Lab, labs
 

@@ -31,6 +31,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("rollout history", "rollout_history", "Objects", "list former revisions"),
     Verb("get", "get", "Objects", "list objects"),
     Verb("describe", "describe", "Objects", "show objects in full, with their endpoints and counters"),
+    Verb("logs", "logs", "Objects", "print what a container of a lab's pod said"),
+    Verb("exec", "lab_exec", "Objects", "run a command in a pod of a lab: POD -- CMD", command=True),
     Verb("render", "render", "Rules", "print the nft script of manifests (needs no privilege)"),
     Verb("sync", "sync", "Rules", "make a namespace's rules equal to manifests, without a state file"),
     Verb("run", "run", "Rules", "the agent: keep rules equal to objects, whatever happens, in the foreground"),

@@ -2,8 +2,9 @@
 
 Level-triggered: each pass compares what is there with what should be, whatever happened before. :func:`start` brings
 up what is missing and writes the pods' status; :func:`sweep` ends what is gone. Between the two belongs a sync of the
-rules, so that no connection is sent to a pod that has ended. It sends no signal to a container and probes none: a pod
-is ready when its stand-in servers listen, or, with a readinessProbe, when the agent's first probe succeeds.
+rules, so that no connection is sent to a pod that has ended. What containers run is the supervisor's affair
+(:mod:`svcnat.lab.crews`), and nothing is probed here: a pod is ready when its stand-in servers listen and its processes
+run, or, with a readinessProbe, when the agent's first probe succeeds.
 """
 
 from __future__ import annotations
@@ -16,36 +17,37 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from svcnat.controllers.readiness import NOT_READY, ready_condition
 from svcnat.errors import ExhaustedError, LabError
 from svcnat.kernel import netns
-from svcnat.lab import names, network, process, state
+from svcnat.lab import crews, names, network, process, state, statuses
 from svcnat.lab.addressing import Addresses, next_pod
+from svcnat.lab.containers import Place
 from svcnat.lab.control import Control, Port, StandIn
+from svcnat.lab.crews import Crews, Furnisher
 from svcnat.lab.labs import Lab
-from svcnat.lab.state import Started
+from svcnat.lab.state import Program, Started
 from svcnat.lab.topology import Node
 from svcnat.model import objects
-from svcnat.model.objects import (
-    Condition,
-    ContainerState,
-    ContainerStateDetail,
-    ContainerStatus,
-    Pod,
-    PodIP,
-    PodStatus,
-)
+from svcnat.model.objects import Pod, PodStatus
+from svcnat.model.pods import has_ended
 from svcnat.model.selectors import matches
 from svcnat.store.sqlite import utc_now
+
+_STILL_ENDING = "the pod of this name that was there before is still ending"
 
 
 @dataclass(slots=True)
 class Pass:
-    """What a pass did, by NAMESPACE/NAME; `pending` are pods that cannot start, with the reason."""
+    """What a pass did, by NAMESPACE/NAME.
+
+    `pending` are pods that cannot start, with the reason; `ending`, those whose processes have been asked to end, and
+    have not: they go in a later pass.
+    """
 
     started: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     pending: dict[str, str] = field(default_factory=dict)
+    ending: list[str] = field(default_factory=list)
 
 
 def start(lab: Lab, *, probing: bool = True) -> Pass:
@@ -65,12 +67,15 @@ def start(lab: Lab, *, probing: bool = True) -> Pass:
         now.clear_away_strangers()
         now.start(key for key in now.wanted if key not in now.pods)
         now.serve()
+        now.man()
         now.report()
         return now.done
 
 
 def sweep(lab: Lab) -> Pass:
-    """End every pod that is no longer in the store: its servers after the requests in hand, then its namespace.
+    """End every pod that is no longer in the store: processes, servers after the requests in hand, then its namespace.
+
+    A pod whose processes take their time of grace is `ending`, and is gone after a later sweep.
 
     Raises:
         LabError: the lab is gone.
@@ -78,8 +83,18 @@ def sweep(lab: Lab) -> Pass:
 
     """
     with _Round.begin(lab) as now:
-        now.stop(key for key, started in tuple(now.pods.items()) if not now.is_wanted(key, started))
+        now.stop(key for key, started in now.pods.items() if started.ending or not now.is_wanted(key, started))
         return now.done
+
+
+def is_settled(lab: Lab) -> bool:
+    """Tell whether a pass would have nothing to do, but for stand-in servers that ended; it changes nothing.
+
+    Raises:
+        LabError: the lab is gone.
+
+    """
+    return _Round(lab, probing=True).is_settled()
 
 
 class _Round:
@@ -93,6 +108,7 @@ class _Round:
         self.pods = dict(self._record.pods)
         self._cursors = dict(self._record.cursors)
         self._nodes = {node.name: node for node in lab.topology.nodes}
+        self._crews = Crews(lab.folder, self._record.supervisor, self._note_supervisor)
         with lab.store.read() as snapshot:
             found = snapshot.list(Pod)
             self._known = {node.metadata.name: node for node in snapshot.list(objects.Node)}
@@ -120,15 +136,39 @@ class _Round:
         host_network = bool(pod.spec.host_network)
         return (
             self.is_wanted(key, started)
-            and (started.ports, started.host_network) == (_ports(pod), host_network)
+            and not started.ending
+            and (started.ports, started.host_network) == (_ports(pod, started.programs), host_network)
+            and tuple(each.asked for each in started.programs) == crews.asked_of(pod)
             and (host_network or netns.exists(key))
         )
 
+    def is_settled(self) -> bool:
+        """True if nothing is to be started, ended or reported."""
+        if any(not self.is_wanted(key, started) or started.ending for key, started in self.pods.items()):
+            return False
+        if not all(key in self.pods and self.runs(key, pod) for key, pod in self.wanted.items()):
+            return False
+        self._crews.look()
+        if any(started.device not in self._crews.states for started, _ in self._manned()):
+            return False
+        return all(self._status(key, pod)[1] is pod.status for key, pod in self.wanted.items())
+
     def stop(self, keys: Iterable[str]) -> None:
-        """End pods: servers, then the link, then whatever else runs there, then the namespace."""
+        """End pods: processes, servers, then the link, then whatever else runs there, then the namespace.
+
+        Those whose processes do not end at once stay, and are `ending`.
+        """
         ending = {key: self.pods[key] for key in keys}
         if not ending:
             return
+        busy = self._crews.dismiss(started.device for started in ending.values() if started.manned)
+        for key, started in ending.items():
+            if started.device in busy:
+                self.pods[key] = replace(started, ending=True)
+                self.done.ending.append(started.name)
+                if key in self.wanted:
+                    self.done.pending[started.name] = _STILL_ENDING
+        ending = {key: started for key, started in ending.items() if started.device not in busy}
         with suppress(LabError), Control(self.lab.folder) as control:
             control.close_pods([started.device for started in ending.values()])
         separate = {key: started for key, started in ending.items() if not started.host_network}
@@ -136,6 +176,7 @@ class _Round:
         self._remove(list(separate))
         for key, started in ending.items():
             del self.pods[key]
+            self._crews.forget(started.device)
             self.done.stopped.append(started.name)
 
     def clear_away_strangers(self) -> None:
@@ -167,6 +208,7 @@ class _Round:
         except BaseException:
             self._remove(separate)
             raise
+        self._furnish(new)
         self.pods |= new
         self.done.started += [started.name for started in new.values()]
 
@@ -183,6 +225,33 @@ class _Round:
             failures = control.open([self._stand_in(key, started) for key, started in missing.items()])
         for key, started in missing.items():
             self.pods[key] = replace(started, troubles=failures.get(started.device, ()))
+
+    def _furnish(self, new: dict[str, Started]) -> None:
+        """Write down what these pods are to run and see."""
+        with self.lab.store.read() as snapshot:
+            furnisher = Furnisher(self.lab, snapshot, self._record.path)
+            for key, started in new.items():
+                node = self._nodes[started.node]
+                place = Place(node.name, node.addresses, Addresses(started.v4, started.v6))
+                furnisher.furnish(self.wanted[key], started, place, self._where(key, started))
+
+    def man(self) -> None:
+        """Have the processes of every pod run, and no others."""
+        self._crews.man({started.device: pod for started, pod in self._manned()})
+
+    def _manned(self) -> Iterator[tuple[Started, Pod]]:
+        """The pods that have processes, and are to have them."""
+        for key, started in self.pods.items():
+            pod = self.wanted.get(key)
+            if pod and started.manned and not started.ending and not has_ended(pod):
+                yield started, pod
+
+    def _note_supervisor(self, supervisor: process.ProcessId) -> None:
+        self._record = replace(self._record, supervisor=supervisor)
+        self._remember()
+
+    def _where(self, key: str, started: Started) -> str:
+        return names.member(self.lab.name, started.node) if started.host_network else key
 
     def report(self) -> None:
         """Write the node and the status of pods into the store, where they are not there yet."""
@@ -220,6 +289,7 @@ class _Round:
             self.done.pending[_name(pod)] = str(error)
             return None
         load[node.name] += 1
+        programs = crews.programs_of(self.lab, pod, self._record.path)
         return Started(
             uid=pod.metadata.uid,
             name=_name(pod),
@@ -228,8 +298,9 @@ class _Round:
             device=f"veth{secrets.token_hex(5)}",
             v4=addresses.v4,
             v6=addresses.v6,
-            ports=_ports(pod),
+            ports=_ports(pod, programs),
             host_network=bool(pod.spec.host_network),
+            programs=programs,
         )
 
     def _next_address(self, node: Node, used: set[str]) -> Addresses:
@@ -255,83 +326,35 @@ class _Round:
         return not known.spec.unschedulable and matches(pod.spec.node_selector, known.metadata.labels)
 
     def _stand_in(self, key: str, started: Started) -> StandIn:
-        place = names.member(self.lab.name, started.node) if started.host_network else key
-        return StandIn(started.device, str(netns.path(place)), started.name.partition("/")[2], started.ports)
+        return StandIn(
+            started.device, str(netns.path(self._where(key, started))), started.name.partition("/")[2], started.ports
+        )
 
     def _status(self, key: str, pod: Pod) -> tuple[str, PodStatus]:
         """The node and the status that a pod should have in the store: the very ones it has, if they will do."""
-        started = self.pods.get(key)
-        if started is None:
-            return pod.spec.node_name, _pending(pod, self.done.pending[_name(pod)])
-        status = pod.status
-        if (status.phase, status.pod_ip) == ("Running", started.v4) and _name(pod) not in self.done.started:
-            return started.node, status
-        return started.node, _running(pod, started, self._nodes[started.node], probing=self._probing)
+        started, now = self.pods.get(key), utc_now()
+        if started is None or started.ending:
+            reason = self.done.pending.get(_name(pod), _STILL_ENDING)
+            return pod.spec.node_name, statuses.pending(pod, reason, now)
+        crew = self._crews.states.get(started.device)
+        tasks = {each.name: each for each in crew.tasks} if crew else {}
+        status, anew = pod.status, _name(pod) in self.done.started
+        if status.pod_ip == started.v4 and not anew and (status.phase == "Running" or started.manned):
+            return started.node, statuses.faring(pod, tasks, now, probing=self._probing)
+        node = self._nodes[started.node]
+        return started.node, statuses.running(pod, started, node, tasks, now, probing=self._probing)
 
 
 def _name(pod: Pod) -> str:
     return f"{pod.metadata.namespace}/{pod.metadata.name}"
 
 
-def _ports(pod: Pod) -> tuple[Port, ...]:
+def _ports(pod: Pod, programs: tuple[Program, ...]) -> tuple[Port, ...]:
+    """The ports that are to be stood in for."""
+    manned = {each.name for each in programs if each.command}
     return tuple(
         Port(port.protocol or "TCP", port.container_port)
         for container in pod.spec.containers
         for port in container.ports
-        if port.container_port
+        if port.container_port and container.name not in manned
     )
-
-
-def _running(pod: Pod, started: Started, node: Node, *, probing: bool) -> PodStatus:
-    """The status of a pod that runs.
-
-    One with a readinessProbe is unready until the probe succeeds, if somebody is `probing`; another that its manifest
-    calls unready stays so.
-    """
-    now = utc_now()
-    containers = [each.name for each in pod.spec.containers]
-    probed = [each.name for each in pod.spec.containers if probing and each.readiness_probe]
-    said = next((each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"), None)
-    if started.troubles:
-        message = "; ".join(started.troubles)
-        unready, ready = containers, Condition(type="Ready", status="False", reason=NOT_READY, message=message)
-    elif said and not probed:
-        unready, ready = containers, said
-    else:
-        unready, ready = probed, ready_condition(probed, now)
-    conditions = [
-        Condition(type="PodScheduled", status="True", last_transition_time=now),
-        Condition(type="Initialized", status="True", last_transition_time=now),
-        ready,
-    ]
-    return PodStatus(
-        phase="Running",
-        conditions=conditions,
-        host_ip=node.addresses.v4,
-        host_ips=[PodIP(ip=address) for address in node.addresses],
-        pod_ip=started.v4,
-        pod_ips=[PodIP(ip=started.v4), PodIP(ip=started.v6)],
-        start_time=now,
-        container_statuses=[
-            ContainerStatus(
-                name=container.name,
-                image=container.image,
-                ready=container.name not in unready,
-                restart_count=0,
-                started=True,
-                state=ContainerState(running=ContainerStateDetail(started_at=now)),
-            )
-            for container in pod.spec.containers
-        ],
-    )
-
-
-def _pending(pod: Pod, reason: str) -> PodStatus:
-    """The status of a pod that cannot start."""
-    conditions = pod.status.conditions
-    if pod.status.phase == "Pending" and [each.message for each in conditions] == [reason]:
-        return pod.status
-    condition = Condition(
-        type="PodScheduled", status="False", reason="Unschedulable", message=reason, last_transition_time=utc_now()
-    )
-    return PodStatus(phase="Pending", conditions=[condition])

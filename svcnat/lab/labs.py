@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from svcnat.errors import LabError
-from svcnat.kernel import netns
-from svcnat.lab import agent, names, network, process, state, topology
+from svcnat.kernel import netns, surroundings
+from svcnat.lab import agent, names, network, process, state, topology, watcher
 from svcnat.lab.state import Record
+from svcnat.lab.supervision import Crew, read_crew
 from svcnat.lab.topology import Topology
 from svcnat.model.objects import Condition, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta
 from svcnat.store.sqlite import Store, utc_now
 
 T = TypeVar("T")
+
+_ROOTS_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 class Lab:
@@ -67,7 +70,8 @@ class Lab:
         try:
             network.build(name, plan)
             store = _furnished(folder, plan)
-            state.write(folder, Record(boot=state.boot(), topology=plan.declaration, standin=standin, agent=attendant))
+            record = Record(state.boot(), plan.declaration, standin, attendant, path=_search_path())
+            state.write(folder, record)
         except BaseException:
             agent.stop(folder, attendant)
             raise
@@ -119,8 +123,7 @@ class Lab:
             LabError: there is nothing of that name, or it has not started.
 
         """
-        members = {names.ROUTER, *(name for name, _ in (*self.nodes, *self.clients))}
-        if where in members:
+        if where in self._members():
             return self._member(where)
         before, slash, after = where.partition("/")
         key = names.pod(self.name, before, after) if slash else names.pod(self.name, namespace, where)
@@ -128,6 +131,16 @@ class Lab:
         if started is None:
             raise LabError(f"lab {self.name} has no pod, node or client {where!r} that runs")
         return self._member(started.node) if started.host_network else netns.path(key)
+
+    def crew_of(self, where: str, namespace: str = "default") -> Crew | None:
+        """What a pod's programs see, None of a node, a client or the router."""
+        if where in self._members():
+            return None
+        before, slash, after = where.partition("/")
+        started = state.read(self.folder).pods.get(
+            names.pod(self.name, *((before, after) if slash else (namespace, where)))
+        )
+        return read_crew(self.folder, started.device) if started else None
 
     def run(self, where: str, function: Callable[[], T], namespace: str = "default") -> T:
         """The result of a Python function, called in a thread that is in the network namespace of `where`.
@@ -139,19 +152,34 @@ class Lab:
         return netns.call(self.netns_of(where, namespace), function)
 
     def spawn(
-        self, where: str, command: Sequence[str], namespace: str = "default", **options: Any
+        self, where: str, command: Sequence[str], namespace: str = "default", container: str = "", **options: Any
     ) -> subprocess.Popen[Any]:
         """Start a command in the network namespace of `where`; `options` are those of :class:`subprocess.Popen`.
 
+        In a pod it also has the pod's host name, ``/etc/hosts`` and ``/etc/resolv.conf``, and beside our environment
+        that of the `container`, or of the first one.
+
         Raises:
-            LabError: see :meth:`netns_of`; or there is no such command.
+            LabError: see :meth:`netns_of`; or there is no such command, or container.
 
         """
-        with netns.entered(self.netns_of(where, namespace)):
+        place, crew = self.netns_of(where, namespace), self.crew_of(where, namespace)
+
+        def start() -> subprocess.Popen[Any]:
             try:
                 return subprocess.Popen(list(command), **options)
             except OSError as error:
                 raise LabError(f"cannot run {command[0]!r}: {os.strerror(error.errno or 0)}") from error
+
+        if crew is None:
+            return netns.call(place, start)
+        if container and container not in crew.environments:
+            raise LabError(f"pod {crew.name} has no container {container!r}: it has {', '.join(crew.environments)}")
+        variables = crew.environments.get(container) or next(iter(crew.environments.values()), {})
+        given = options.get("env")
+        options["env"] = {**os.environ, **variables} if given is None else {**variables, **given}
+        files = {target: Path(source) for target, source in crew.files.items()}
+        return surroundings.call(place, files, crew.hostname, start)
 
     def exec(
         self, where: str, command: Sequence[str], namespace: str = "default", **options: Any
@@ -165,6 +193,9 @@ class Lab:
         with self.spawn(where, command, namespace, **options) as running:
             output, errors = running.communicate()
             return subprocess.CompletedProcess(list(command), running.returncode, output, errors)
+
+    def _members(self) -> set[str]:
+        return {names.ROUTER, *(name for name, _ in (*self.nodes, *self.clients))}
 
     def _member(self, name: str) -> Path:
         return netns.path(names.member(self.name, name))
@@ -228,17 +259,26 @@ def down(name: str) -> None:
 
 
 def _remove(name: str, folder: Path) -> None:
-    standin = attendant = None
+    standin = attendant = supervisor = watching = None
     with contextlib.suppress(LabError):
         record = state.read(folder)
         standin, attendant = record.standin, record.agent
+        supervisor, watching = record.supervisor, record.watcher
+    watcher.stop(folder, watching)
     agent.stop(folder, attendant)
+    process.stop_supervisor(folder, supervisor)
     process.stop_standin(folder, standin)
     namespaces = _namespaces(name)
     process.end_inhabitants(netns.identity(namespace) for namespace in namespaces)
     network.remove(namespaces)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
+
+
+def _search_path() -> str:
+    """Where the programs of containers are looked for: where ours are, and root's."""
+    words = [*os.environ.get("PATH", "").split(os.pathsep), *_ROOTS_PATH]
+    return os.pathsep.join(dict.fromkeys(word for word in words if word.startswith("/")))
 
 
 def _namespaces(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The processes of a lab: its stand-in process, its agent, and whatever else still runs inside its network namespaces.
+"""The processes of a lab: stand-ins, agent, supervisor, and whatever else still runs inside its network namespaces.
 
 A process is known by its id and the time it started, and signalled through a pidfd (pidfd_open(2)): an id that was
 given to a stranger meanwhile never gets a signal. What the stand-in process serves is not decided here, nor when there
@@ -19,11 +19,14 @@ from pathlib import Path
 from msgspec import Struct
 
 from svcnat.errors import LabError
+from svcnat.kernel import surroundings
+from svcnat.lab import supervision
 from svcnat.lab.control import LISTENER, Control, listen
 
 LOG = "standin.log"
 
 _STANDIN = "svcnat.lab.standin"  # by name: importing it here would import asyncio into every command
+_SUPERVISOR = "svcnat.lab.supervisor"
 _PATIENCE = 2.0  # seconds for a process to end by itself
 _ENDED = {"Z", "X"}
 _STATE, _START_TIME = 0, 19  # fields 3 and 22 of proc_pid_stat(5), counted after the command's closing parenthesis
@@ -49,6 +52,22 @@ def start_standin(folder: Path) -> ProcessId:
             return start([_STANDIN, str(folder)], folder / LOG, listener.fileno())
         except OSError as error:
             raise LabError(f"cannot start the stand-in servers: {error}") from error
+
+
+def start_supervisor(folder: Path) -> ProcessId:
+    """Start the supervisor of the lab in `folder`, the init of a PID namespace; it takes requests at once.
+
+    Raises:
+        LabError: it cannot be started.
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+
+    """
+    with supervision.listen(folder) as listener:
+        module, log = [_SUPERVISOR, str(folder)], folder / supervision.LOG
+        try:
+            return surroundings.spawn_as_init(lambda: start(module, log, listener.fileno()))
+        except OSError as error:
+            raise LabError(f"cannot start the supervisor: {error}") from error
 
 
 def start(module: Sequence[str], log: Path, listener: int = -1, unset: Iterable[str] = ()) -> ProcessId:
@@ -104,6 +123,17 @@ def known(pid: int) -> ProcessId | None:
     return ProcessId(pid, int(stat[_START_TIME])) if stat else None
 
 
+def running(*module: str) -> Iterator[ProcessId]:
+    """The processes that :func:`start` made of a module and its arguments, whoever did."""
+    command = [b"-m", *(os.fsencode(word) for word in module), b""]
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdecimal() and (folder / "cmdline").read_bytes().split(b"\0")[-len(command) :] == command:
+                found = known(int(folder.name))
+                if found:
+                    yield found
+
+
 def stop(processes: Iterable[ProcessId]) -> None:
     """Ask processes to end, and wait for that; those that do not are killed."""
     ending = set(processes)
@@ -125,6 +155,15 @@ def stop_standin(folder: Path, process: ProcessId | None) -> None:
         _end(opened, politely=False)
     if process:
         is_alive(process)  # takes leave of it, if it was our child
+
+
+def stop_supervisor(folder: Path, process: ProcessId | None) -> None:
+    """End the supervisor of the lab in `folder` and everything that it runs; None if none is recorded."""
+    ending = {process} if process else set()
+    with contextlib.suppress(LabError), supervision.Supervision(folder, _PATIENCE) as found:
+        # One that nobody recorded, because its lab was never finished, tells who it is.
+        ending |= {each for each in [known(found.identify())] if each}
+    stop(ending)
 
 
 def is_alive(process: ProcessId) -> bool:

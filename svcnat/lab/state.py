@@ -28,10 +28,19 @@ _RECORD = "lab.json"
 _VERSION = 1
 
 
+class Program(Struct, frozen=True, omit_defaults=True):
+    """What a container runs, nothing for a stand-in; `asked` is the digest of what its manifest asked for."""
+
+    name: str
+    asked: str
+    command: tuple[str, ...] = ()
+
+
 class Started(Struct, frozen=True, omit_defaults=True):
     """A pod that was started; `troubles` are ports that did not open.
 
-    `device`, the node's end of its link, is another one at every start, and what its servers go by.
+    `device`, the node's end of its link, is another one at every start, and what its servers and processes go by. One
+    that is `ending` has processes that have been asked to leave.
     """
 
     uid: str
@@ -43,15 +52,28 @@ class Started(Struct, frozen=True, omit_defaults=True):
     ports: tuple[Port, ...] = ()
     host_network: bool = False
     troubles: tuple[str, ...] = ()
+    programs: tuple[Program, ...] = ()
+    ending: bool = False
+
+    @property
+    def manned(self) -> bool:
+        """True if one of its containers has a process of its own."""
+        return any(each.command for each in self.programs)
 
 
 class Record(Struct, frozen=True, omit_defaults=True):
-    """A lab; pods are under the names of their network namespaces, `cursors` tell where each node's next address is."""
+    """A lab; pods are under the names of their network namespaces, `cursors` tell where each node's next address is.
+
+    `path` is where programs are looked for, whoever starts them.
+    """
 
     boot: str
     topology: Declaration
     standin: ProcessId | None = None
     agent: ProcessId | None = None
+    supervisor: ProcessId | None = None
+    watcher: ProcessId | None = None
+    path: str = os.defpath
     cursors: dict[str, int] = field(default_factory=dict)
     pods: dict[str, Started] = field(default_factory=dict)
     version: int = _VERSION

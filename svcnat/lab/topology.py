@@ -6,22 +6,26 @@ nothing (:mod:`svcnat.lab.network` does).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from itertools import combinations
+from typing import Any
 
 from msgspec import Struct, field
 
 from svcnat.controllers.ranges import SERVICE_CIDRS
 from svcnat.errors import Finding, LabError, ManifestError
-from svcnat.lab import addressing, names
+from svcnat.lab import addressing, names, restarts
 from svcnat.lab.addressing import Addresses, Ranges
 from svcnat.model.addresses import parse_network
+from svcnat.model.quoting import entry
 from svcnat.model.validation.names import check_labels
 from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required
 
 _MOST_CLIENTS = 100
+_LONGEST_BACK_OFF = 3600
 
 
 class NodeDeclaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -42,6 +46,8 @@ class Declaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     load_balancer_cidr: str = field(default="", name="loadBalancerCIDR")
     nodes: list[NodeDeclaration] = []
     clients: int = 1
+    images: dict[str, Any] = {}  # a command each: a text as in a shell, or a list of words
+    restart_backoff_seconds: float = restarts.BASE_SECONDS
 
 
 _DEFAULTS = {
@@ -83,6 +89,8 @@ class Topology:
     balancers: Ranges
     nodes: tuple[Node, ...]
     clients: tuple[Client, ...]
+    images: dict[str, tuple[str, ...]]
+    back_off: float
 
 
 def simple(nodes: int = 1, clients: int = 1) -> Topology:
@@ -131,7 +139,17 @@ class Planning:
             balancers=self._networks["loadBalancerCIDR"],
             nodes=nodes,
             clients=tuple(self._clients(declaration.clients)),
+            images=dict(self._images(declaration.images)),
+            back_off=declaration.restart_backoff_seconds,
         )
+        if not 0 < declaration.restart_backoff_seconds <= _LONGEST_BACK_OFF:
+            self.problems.append(
+                invalid(
+                    "restartBackoffSeconds",
+                    declaration.restart_backoff_seconds,
+                    f"must be greater than 0, and at most {_LONGEST_BACK_OFF}",
+                )
+            )
 
     def _ranges(self, path: str, texts: list[str], default: Ranges) -> Ranges:
         v4, v6 = default.v4, default.v6
@@ -184,6 +202,23 @@ class Planning:
         elif name in seen:
             self.problems.append(duplicate(path, name))
         seen.add(name)
+
+    def _images(self, declared: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        for image, command in declared.items():
+            path = entry("images", image)
+            try:
+                words = shlex.split(command) if isinstance(command, str) else command
+            except ValueError as error:
+                self.problems.append(invalid(path, command, f"is no command: {error}"))
+                continue
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                self.problems.append(invalid(path, command, "must be a command, as a text or a list of words"))
+            elif words and not words[0]:
+                self.problems.append(invalid(path, command, "must begin with a program, or be empty"))
+            elif any("\0" in word for word in words):
+                self.problems.append(invalid(path, command, "must not contain NUL"))
+            else:
+                yield image, tuple(words)
 
     def _clients(self, count: int) -> Iterator[Client]:
         if not 0 <= count <= _MOST_CLIENTS:

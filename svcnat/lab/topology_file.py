@@ -14,6 +14,9 @@
       podCIDRs: [10.244.0.0/24, fd00:10:244::/64]  # the next part of clusterCIDR, if there is none
       labels: {topology.kubernetes.io/zone: east}
     clients: 1
+    images:                                        # what containers run; the longest match of registry/name:tag counts
+      redis: redis-server --protected-mode no      # as in a shell, or as a list of words; "" is the stand-in
+    restartBackoffSeconds: 10                      # before the second restart of a container, doubled up to 30 times it
 
 This module decides no address: :mod:`svcnat.lab.topology` does.
 """

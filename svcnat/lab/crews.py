@@ -1,0 +1,205 @@
+"""The processes of pods: what each pod is to run, written down for the supervisor, and a supervisor that runs it.
+
+One round of the kubelet has one of these. Which pods there are, and when one ends, is :mod:`svcnat.lab.kubelet`'s
+decision; how a process is run and started again, the supervisor's.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from svcnat.errors import LabError
+from svcnat.kernel import netns
+from svcnat.lab import containers, process, statuses
+from svcnat.lab.containers import Missing, Place
+from svcnat.lab.labs import Lab
+from svcnat.lab.process import ProcessId
+from svcnat.lab.state import Program, Started
+from svcnat.lab.supervision import Crew, CrewState, Supervision, Task, files_of, logs_of, read_crew, write_crew
+from svcnat.model import kinds
+from svcnat.model.objects import Container, Pod, Service
+from svcnat.store.snapshot import Snapshot
+
+_POLITE = 0.3  # seconds for processes that end when they are asked to
+_GRACE_SECONDS = 30.0
+
+
+def programs_of(lab: Lab, pod: Pod, path: str) -> tuple[Program, ...]:
+    """What each container of a pod runs on this machine."""
+    return tuple(
+        Program(each.name, asked, containers.command_of(each, lab.topology.images, path))
+        for each, asked in zip(pod.spec.containers, asked_of(pod), strict=True)
+    )
+
+
+def asked_of(pod: Pod) -> tuple[str, ...]:
+    """The digest of what each container's manifest asks to be run."""
+    return tuple(
+        hashlib.sha256("\0".join((each.image, *each.command, "", *each.args)).encode()).hexdigest()[:16]
+        for each in pod.spec.containers
+    )
+
+
+class Furnisher:
+    """Writes down what pods that start are to run and see; reads what it needs of the store once."""
+
+    def __init__(self, lab: Lab, snapshot: Snapshot, path: str) -> None:
+        self._lab, self._snapshot, self._path = lab, snapshot, path
+        self._services: dict[str, Sequence[Service]] = {}
+
+    def furnish(self, pod: Pod, started: Started, place: Place, where: str) -> None:
+        """Write the files of a pod that starts, in the network namespace `where`."""
+        folder = files_of(self._lab.folder, started.device)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files = {"/etc/hosts": containers.hosts_file(pod, place.addresses)}
+        if text := containers.resolv_conf(pod, self.nameservers()):
+            files["/etc/resolv.conf"] = text
+        for target, text in files.items():
+            (folder / Path(target).name).write_text(text, encoding="utf-8")
+        made = {each.name: self._environment(pod, each, place) for each in pod.spec.containers}
+        spec = pod.spec
+        write_crew(
+            self._lab.folder,
+            Crew(
+                key=started.device,
+                name=started.name,
+                netns=str(netns.path(where)),
+                hostname=place.node if spec.host_network else containers.hostname_of(pod),
+                logs=str(logs_of(self._lab.folder, pod.metadata.uid)),
+                files={target: str(folder / Path(target).name) for target in files},
+                policy=spec.restart_policy or "Always",
+                grace=_GRACE_SECONDS
+                if spec.termination_grace_period_seconds is None
+                else float(spec.termination_grace_period_seconds),
+                back_off=self._lab.topology.back_off,
+                path=self._path,
+                environments={name: variables for name, (variables, _) in made.items()},
+                tasks=tuple(
+                    self._task(each, program, *made[each.name])
+                    for each, program in zip(spec.containers, started.programs, strict=True)
+                    if program.command
+                ),
+            ),
+        )
+
+    def nameservers(self) -> tuple[str, ...]:
+        """Where the cluster's DNS is: the addresses of the Service ``kube-system/kube-dns``, none if there is none."""
+        service = self._snapshot.get(Service, "kube-system", "kube-dns")
+        return tuple(each for each in service.spec.cluster_ips if each != "None") if service else ()
+
+    def _environment(self, pod: Pod, container: Container, place: Place) -> tuple[dict[str, str], str]:
+        """A container's variables, and what is missing for them."""
+        namespace = pod.metadata.namespace
+        if namespace not in self._services:
+            self._services[namespace] = self._snapshot.list(Service, namespace)
+        try:
+            return containers.environment_of(pod, container, self._services[namespace], place, self._data), ""
+        except Missing as missing:
+            return {}, str(missing)
+
+    def _data(self, kind: str, namespace: str, name: str) -> Mapping[str, str] | None:
+        known = kinds.BY_NAME.get(kind)
+        found: Any = self._snapshot.get(known.type, namespace, name) if known else None
+        if found is None:
+            return None
+        return _texts(found)
+
+    def _task(self, container: Container, program: Program, environment: dict[str, str], trouble: str) -> Task:
+        words = tuple(containers.expanded(word, environment) for word in program.command)
+        file = containers.program(words[0], environment.get("PATH", self._path)) or words[0]
+        return Task(container.name, (file, *words[1:]), container.working_dir or "/", trouble=trouble)
+
+
+def _texts(found: Any) -> dict[str, str]:
+    """The data of a ConfigMap or Secret as texts."""
+    texts = {str(key): str(value) for key, value in (getattr(found, "data", None) or {}).items()}
+    if type(found).__name__ == "Secret":
+        texts = {key: base64.b64decode(value).decode(errors="surrogateescape") for key, value in texts.items()}
+        texts |= {str(key): str(value) for key, value in (getattr(found, "string_data", None) or {}).items()}
+    return texts
+
+
+class Crews:
+    """The supervisor as one round of the kubelet has it: started again if it ended, but not before it is needed."""
+
+    def __init__(self, folder: Path, recorded: ProcessId | None, remember: Callable[[ProcessId], None]) -> None:
+        self._folder, self._recorded, self._remember = folder, recorded, remember
+        self.states: dict[str, CrewState] = {}
+
+    @property
+    def runs(self) -> bool:
+        """True if there is a supervisor."""
+        return self._recorded is not None and process.is_alive(self._recorded)
+
+    def look(self) -> None:
+        """Learn how processes fare."""
+        self.states = {}
+        if self.runs:
+            with contextlib.suppress(LabError), Supervision(self._folder) as supervision:
+                self.states = supervision.states()
+
+    def man(self, wanted: Mapping[str, Pod]) -> None:
+        """Run the processes of these pods, given by key, and of no others.
+
+        Raises:
+            LabError: the supervisor cannot be started, or refuses.
+
+        """
+        if not self.runs:
+            if not wanted:
+                self.states = {}
+                return
+            self._recorded = process.start_supervisor(self._folder)
+            self._remember(self._recorded)
+        with Supervision(self._folder) as supervision:
+            known = supervision.states()
+            missing = [key for key, pod in wanted.items() if key not in known and self._prepare(key, pod)]
+            supervision.run(missing)
+            if strangers := [key for key, state in known.items() if key not in wanted and not state.leaving]:
+                supervision.leave(strangers)
+            self.states = supervision.states()
+
+    def _prepare(self, key: str, pod: Pod) -> bool:
+        """Tell the crew what became of it under the supervisor before; False if none of it is to run any more."""
+        crew = read_crew(self._folder, key)
+        if crew is None:
+            raise LabError(f"the files of pod {pod.metadata.namespace}/{pod.metadata.name} are gone")
+        tasks = tuple(statuses.resumed(pod, task) if pod.status.pod_ip else task for task in crew.tasks)
+        if tasks != crew.tasks:
+            write_crew(self._folder, replace(crew, tasks=tasks))
+        return not all(task.ended for task in tasks)
+
+    def dismiss(self, keys: Iterable[str]) -> set[str]:
+        """Ask the processes of pods to end; the answer is those that have not, yet."""
+        leaving = set(keys)
+        if not leaving or not self.runs:
+            return set()
+        try:
+            with Supervision(self._folder) as supervision:
+                self.states = supervision.states()
+                leaving &= self.states.keys()
+                asked = {key for key in leaving if not self.states[key].leaving}
+                supervision.leave(sorted(asked))
+                end = time.monotonic() + (_POLITE if asked else 0)
+                while True:
+                    self.states = supervision.states()
+                    leaving &= self.states.keys()
+                    left = end - time.monotonic()
+                    if not leaving or left <= 0:
+                        return leaving
+                    supervision.wait(left)
+        except LabError:
+            return set()  # with a supervisor, all that it ran ends
+
+    def forget(self, key: str) -> None:
+        """Remove the files of a pod that has gone; its logs stay."""
+        shutil.rmtree(files_of(self._folder, key), ignore_errors=True)

@@ -1,0 +1,179 @@
+"""What a supervisor looks after: the containers of a pod, each with a process, a pause, or an end.
+
+Nothing here waits: whoever has a :class:`Pod` tells it what ended, and when time has passed. When a container is
+started again is :mod:`svcnat.lab.restarts`' decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from svcnat.errors import SvcnatError
+from svcnat.kernel import surroundings
+from svcnat.lab import restarts
+from svcnat.lab.supervision import Crew, CrewState, Ended, Task, TaskState
+
+_KEPT_LOGS = 10  # runs of a container whose logs are kept
+_NOT_STARTED = 128  # the exit code of a container that could not be started
+
+# Python ignores these, and what it starts would, too.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class Process:
+    """A container: its process, or how long it waits for the next one, or how the last one ended."""
+
+    def __init__(self, crew: Crew, task: Task) -> None:
+        self.crew, self.task = crew, task
+        self.pid = 0
+        self.restarts = task.restarts
+        self.last = task.ended
+        self.due: float | None = None  # when it starts again, by the monotonic clock
+        self._wait = 0.0
+        self._mounts = -1
+        self._since, self._began = "", 0.0
+        self._back_off = restarts.BackOff(crew.back_off)
+        self._run = 0
+
+    @property
+    def state(self) -> TaskState:
+        """What there is to tell."""
+        return TaskState(
+            self.task.name,
+            self.restarts,
+            self._since if self.pid else "",
+            self._wait if self.due is not None else 0.0,
+            self.last,
+            self.task.trouble,
+        )
+
+    def start(self) -> None:
+        """Run the command; one that cannot be run has ended at once."""
+        self.due = None
+        self._since, self._began = _now(), time.monotonic()
+        try:
+            log = self._next_log()
+            files = {target: Path(source) for target, source in self.crew.files.items()}
+            self.pid, self._mounts = surroundings.call(
+                self.crew.netns, files, self.crew.hostname, lambda: (self._spawn(log), surroundings.mounts())
+            )
+        except (OSError, SvcnatError) as error:
+            said = (
+                f"cannot run {self.task.command[0]!r}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            )
+            self._end(Ended(_NOT_STARTED, self._since, _now(), reason="StartError", message=said))
+
+    def _spawn(self, log: Path) -> int:
+        # In a thread whose current folder is its own.
+        os.chdir(self.task.folder)
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            return os.posix_spawn(
+                self.task.command[0],
+                list(self.task.command),
+                {"PATH": self.crew.path, "HOME": "/root", **self.crew.environments.get(self.task.name, {})},
+                file_actions=[(os.POSIX_SPAWN_DUP2, mine, its) for its, mine in enumerate((null, said, said))],
+                setsid=True,
+                setsigdef=_IGNORED_BY_PYTHON,
+            )
+        finally:
+            os.close(null)
+            os.close(said)
+
+    def _next_log(self) -> Path:
+        folder = Path(self.crew.logs, self.task.name)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._run:
+            self._run = max((int(file.stem) for file in folder.glob("*.log") if file.stem.isdecimal()), default=0)
+        self._run += 1
+        (folder / f"{self._run - _KEPT_LOGS}.log").unlink(missing_ok=True)
+        return folder / f"{self._run}.log"
+
+    def ended(self, status: int) -> None:
+        """The process is no more; `status` is what waitpid(2) told."""
+        code = os.waitstatus_to_exitcode(status)
+        number = -code if code < 0 else 0
+        code = 128 + number if number else code
+        self.pid = 0
+        self.clear_away()
+        self._end(Ended(code, self._since, _now(), number, "Error" if code else "Completed"))
+
+    def _end(self, how: Ended) -> None:
+        self.pid = 0
+        self.last = how
+        if restarts.comes_back(self.crew.policy, how.code):
+            now = time.monotonic()
+            self._wait, self._back_off = self._back_off.after(now - self._began)
+            self.due = now + self._wait
+
+    def restart(self) -> None:
+        """Start it again."""
+        self.restarts += 1
+        self.start()
+
+    def clear_away(self) -> None:
+        """End what the container's process left behind, which is all that has its mounts."""
+        if self._mounts >= 0:
+            _kill(surroundings.processes_with(self._mounts), signal.SIGKILL)
+            os.close(self._mounts)
+        self._mounts = -1
+
+
+class Pod:
+    """The containers of a pod; `deadline` is when those that were asked to leave are made to."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.processes = [Process(crew, task) for task in crew.tasks]
+        self.deadline: float | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """True if it is about to end."""
+        return self.deadline is not None
+
+    @property
+    def empty(self) -> bool:
+        """True if none of its containers has a process."""
+        return not any(process.pid for process in self.processes)
+
+    @property
+    def state(self) -> CrewState:
+        """What there is to tell."""
+        return CrewState(self.crew.key, tuple(process.state for process in self.processes), self.leaving)
+
+    def start(self) -> None:
+        """Run every container that has not ended for good, or cannot be run."""
+        for process in self.processes:
+            if process.last is None and not process.task.trouble:
+                process.start()
+
+    def leave(self, grace: float | None) -> None:
+        """Ask every process to end, and note how long it may take."""
+        deadline = time.monotonic() + (self.crew.grace if grace is None else min(self.crew.grace, grace))
+        if self.deadline is None:
+            _kill((process.pid for process in self.processes if process.pid), signal.SIGTERM)
+        self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
+        for process in self.processes:
+            process.due = None
+
+    def kill(self) -> None:
+        """End every process."""
+        _kill((process.pid for process in self.processes if process.pid), signal.SIGKILL)
+
+
+def _kill(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

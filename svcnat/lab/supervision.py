@@ -1,0 +1,245 @@
+"""How a lab talks to its supervisor: JSON requests and answers, one a packet, over a Unix SEQPACKET socket.
+
+Used by both sides. What a pod's processes are is in a file of its own (:class:`Crew`), as an environment can be larger
+than a packet. It neither starts the supervisor (:mod:`svcnat.lab.process`) nor runs anything
+(:mod:`svcnat.lab.supervisor`).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from msgspec import Struct
+
+from svcnat.errors import LabError
+from svcnat.kernel import unix
+
+SOCKET = "supervisor.sock"
+LOG = "supervisor.log"
+
+_PODS, _LOGS, _CREW = "pods", "logs", "crew.json"
+_A_REQUEST = 100
+_PATIENCE = 30.0  # seconds; on a busy machine a process that starts is slow to answer the first request
+
+
+class Task(Struct, frozen=True, omit_defaults=True):
+    """A container's process: what to run, and in which folder.
+
+    `restarts` is how often it was started again before this supervisor had it; `ended`, that it has ended for good, or
+    `trouble`, that it cannot be run: in either case it is not.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    folder: str = "/"
+    restarts: int = 0
+    ended: Ended | None = None
+    trouble: str = ""
+
+
+class Crew(Struct, frozen=True, omit_defaults=True):
+    """The processes of a pod, and what they see.
+
+    `key` is its own in the lab, `netns` a path, `logs` a folder, `files` are sources by target, `environments` are by
+    container, also of those without a process; `path` is where programs are looked for.
+    """
+
+    key: str
+    name: str
+    netns: str
+    hostname: str
+    logs: str
+    files: dict[str, str] = {}
+    policy: str = "Always"
+    grace: float = 30.0
+    back_off: float = 10.0
+    path: str = ""
+    environments: dict[str, dict[str, str]] = {}
+    tasks: tuple[Task, ...] = ()
+
+
+class Ended(Struct, frozen=True, omit_defaults=True):
+    """How a process ended; times are RFC 3339. One that a signal ended has its number, and the code of a shell."""
+
+    code: int
+    started: str = ""
+    finished: str = ""
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class TaskState(Struct, frozen=True, omit_defaults=True):
+    """Where a container is: running `since`, or waiting for `wait` seconds, or else ended for good; `last` is how."""
+
+    name: str
+    restarts: int = 0
+    since: str = ""
+    wait: float = 0.0
+    last: Ended | None = None
+    trouble: str = ""
+
+
+class CrewState(Struct, frozen=True, omit_defaults=True):
+    """Where a pod's containers are; one that is `leaving` goes when all of its processes are gone."""
+
+    key: str
+    tasks: tuple[TaskState, ...]
+    leaving: bool = False
+
+
+class Run(Struct, frozen=True, tag=True):
+    """Run the crews of these pods, from their files; one that runs is left alone."""
+
+    keys: tuple[str, ...]
+
+
+class Leave(Struct, frozen=True, tag=True):
+    """End the crews of these pods: a signal, then their time of grace, at most `grace` seconds, then another signal."""
+
+    keys: tuple[str, ...]
+    grace: float | None = None
+
+
+class States(Struct, frozen=True, tag=True):
+    """Tell the states of the pods, in order, from the first one after `after`."""
+
+    after: str = ""
+
+
+class Wait(Struct, frozen=True, tag=True):
+    """Answer when something has happened since `version`, or after `seconds`."""
+
+    version: int
+    seconds: float
+
+
+class Identify(Struct, frozen=True, tag=True):
+    """Tell the process's id, as it is outside."""
+
+
+Request = Run | Leave | States | Wait | Identify
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """`version` counts what happened; `states`, `pid`: what was asked; `error`: what went wrong."""
+
+    version: int = 0
+    states: tuple[CrewState, ...] = ()
+    pid: int = 0
+    error: str = ""
+
+
+class Supervision:
+    """The lab's end of a conversation with its supervisor; `version` is that of the last answer."""
+
+    def __init__(self, folder: Path, patience: float = _PATIENCE) -> None:
+        """Connect to the supervisor of the lab in `folder`, and wait `patience` seconds for each answer.
+
+        Raises:
+            LabError: nobody listens there.
+
+        """
+        self.version = 0
+        try:
+            self._socket = unix.connect(folder / SOCKET, patience)
+        except OSError as error:
+            raise LabError(f"the supervisor of {folder} does not run") from error
+
+    def run(self, keys: Sequence[str]) -> None:
+        """Have the crews of these pods; returns when they have been started."""
+        for start in range(0, len(keys), _A_REQUEST):
+            self._ask(Run(tuple(keys[start : start + _A_REQUEST])))
+
+    def leave(self, keys: Sequence[str], grace: float | None = None) -> None:
+        """Make the crews of these pods end, each in its own time of grace or less."""
+        for start in range(0, len(keys), _A_REQUEST):
+            self._ask(Leave(tuple(keys[start : start + _A_REQUEST]), grace))
+
+    def states(self) -> dict[str, CrewState]:
+        """Where the containers of every pod are, by key."""
+        found: dict[str, CrewState] = {}
+        after = ""
+        while part := self._ask(States(after)).states:
+            found.update((each.key, each) for each in part)
+            after = part[-1].key
+        return found
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something has happened since the last answer; False if nothing has for so many seconds."""
+        before = self.version
+        return self._ask(Wait(before, seconds)).version != before
+
+    def identify(self) -> int:
+        """The id of the supervisor's process."""
+        return self._ask(Identify()).pid
+
+    def _ask(self, request: Request) -> Answer:
+        try:
+            self._socket.send(msgspec.json.encode(request))
+            data = self._socket.recv(unix.LARGEST)
+        except OSError as error:
+            raise LabError(f"the supervisor does not answer: {error}") from error
+        if not data:
+            raise LabError(f"the supervisor ended in the middle of a request: see {LOG} of the lab")
+        answer = msgspec.json.decode(data, type=Answer)
+        if answer.error:
+            raise LabError(f"the supervisor refused: {answer.error}")
+        self.version = answer.version
+        return answer
+
+    def close(self) -> None:
+        """End the conversation; the supervisor goes on."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def listen(folder: Path) -> socket.socket:
+    """The listening socket of the supervisor to be: connections wait in it until the process runs."""
+    try:
+        return unix.listen(folder / SOCKET)
+    except OSError as error:
+        raise LabError(f"cannot listen on {folder / SOCKET}: {error.strerror}") from error
+
+
+def files_of(folder: Path, key: str) -> Path:
+    """The folder of what the lab in `folder` keeps about a pod, for as long as it runs."""
+    return folder / _PODS / key
+
+
+def logs_of(folder: Path, uid: str) -> Path:
+    """The folder of a pod's logs: below it a folder for each container, with a numbered file for each run."""
+    return folder / _LOGS / uid
+
+
+def write_crew(folder: Path, crew: Crew) -> None:
+    """Write down what a pod is, for the supervisor and for those who run commands in the pod."""
+    path = files_of(folder, crew.key) / _CREW
+    new = path.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode(crew))
+    new.replace(path)
+
+
+def read_crew(folder: Path, key: str) -> Crew | None:
+    """What was written, None if nothing was.
+
+    Raises:
+        LabError: it cannot be read.
+
+    """
+    path = files_of(folder, key) / _CREW
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Crew)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise LabError(f"cannot read {path}: {error}") from error

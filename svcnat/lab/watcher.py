@@ -1,0 +1,162 @@
+"""The kubelet between commands, ``python -m svcnat.lab.watcher FOLDER``: passes whenever something else asks for one.
+
+A command that changes pods makes its own pass and waits for it. What nobody waits for is this process's: pods that a
+controller made because a probe succeeded, that another program put into the store, containers that ended or started
+again, pods that have taken their time of grace. It looks first, without the lab's lock, and takes it only if there is
+something to do: stand-in servers and agents that ended are left to the next change, as they are without it. It exits
+when its lab goes, and when another one watches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from svcnat.agent.control import Reconcile
+from svcnat.errors import EndedError, LabError, SvcnatError
+from svcnat.lab import agent, process, state
+from svcnat.lab.process import ProcessId
+from svcnat.lab.supervision import Supervision
+from svcnat.store.watch import Watch
+
+if TYPE_CHECKING:  # it is labs that stop watchers
+    from svcnat.lab.labs import Lab
+
+LOG = "watcher.log"
+
+_WATCHER = "svcnat.lab.watcher"
+_LOCK = "watcher.lock"
+_LOOK_SECONDS = 0.2
+_COURTESY_SECONDS = 0.1  # for the pass of the command that made the change
+_RETRY_SECONDS = 1.0
+_NICENESS = 5  # whoever waits for a command goes first
+
+
+def have(folder: Path) -> None:
+    """Start the watcher of the lab in `folder` if it does not run.
+
+    Raises:
+        LabError: the lab is gone, or it cannot be started.
+
+    """
+    if _runs(state.read(folder).watcher):
+        return
+    with state.locked(folder):
+        record = state.read(folder)
+        if not _runs(record.watcher):
+            try:
+                watcher = process.start([_WATCHER, str(folder)], folder / LOG)
+            except OSError as error:
+                raise LabError(f"cannot start the watcher: {error}") from error
+            state.write(folder, replace(record, watcher=watcher))
+
+
+def stop(folder: Path, recorded: ProcessId | None) -> None:
+    """End every watcher of the lab in `folder`; None if none is recorded."""
+    process.stop({*([recorded] if recorded else []), *process.running(_WATCHER, str(folder))})
+
+
+def _runs(recorded: ProcessId | None) -> bool:
+    return recorded is not None and process.is_alive(recorded)
+
+
+class _Watcher:
+    """What is known of the lab between two looks."""
+
+    def __init__(self, lab: Lab, watch: Watch) -> None:
+        self._lab, self._watch = lab, watch
+        self._supervision: Supervision | None = None
+        self._said = ""
+
+    def run(self) -> None:
+        """Look and act until the lab is gone."""
+        unsettled = True
+        while (self._lab.folder / state.STORE).exists():
+            unsettled |= self._watch.changed()
+            if not unsettled:
+                unsettled = self._pause()
+                continue
+            try:
+                unsettled = not self._settle()
+                self._say("")
+            except SvcnatError as error:
+                self._say(str(error))
+            if unsettled:
+                time.sleep(_RETRY_SECONDS if self._said else _LOOK_SECONDS)
+
+    def _settle(self) -> bool:
+        """Make a pass if there is something to do; False if there still is."""
+        from svcnat.lab import kubelet
+
+        if kubelet.is_settled(self._lab):
+            return True
+        time.sleep(_COURTESY_SECONDS)
+        if kubelet.is_settled(self._lab):
+            return True
+        folder = self._lab.folder
+        probing = agent.have(folder)
+        kubelet.start(self._lab, probing=probing)
+        if probing:
+            self._have_rules()
+        kubelet.sweep(self._lab)
+        return kubelet.is_settled(self._lab)
+
+    def _have_rules(self) -> None:
+        """Wait until the agent's rules send nothing more to pods that are to end."""
+        with self._lab.store.read() as snapshot:
+            revision = snapshot.revision
+        with agent.connect(self._lab.folder) as client:
+            client.ask(Reconcile(revision))
+
+    def _pause(self) -> bool:
+        """Wait for a while; True if a container ended or started meanwhile, or the supervisor did."""
+        if self._supervision is None:
+            with contextlib.suppress(LabError):
+                self._supervision = Supervision(self._lab.folder)
+        if self._supervision is None:
+            time.sleep(_LOOK_SECONDS)
+            return False
+        try:
+            return self._supervision.wait(_LOOK_SECONDS)
+        except LabError:
+            self._supervision.close()
+            self._supervision = None
+            return True
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._said:
+            self._said = trouble
+            print(trouble or "the trouble is over", file=sys.stderr, flush=True)  # noqa: T201 - its log
+
+
+def _watch(folder: Path) -> None:
+    from svcnat.lab.labs import Lab
+
+    with Lab.open(folder.name) as lab, lab.store.watch() as watch:
+        _Watcher(lab, watch).run()
+
+
+def main() -> None:
+    """Watch the lab in the folder that the command line names, until it goes."""
+    folder = Path(sys.argv[1])
+    os.chdir("/")
+    os.nice(_NICENESS)
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        state.wait_until_built(folder)
+        _watch(folder)
+    except (LabError, EndedError, FileNotFoundError, BlockingIOError):
+        # The lab is gone, or somebody else watches it.
+        return
+
+
+if __name__ == "__main__":
+    main()
