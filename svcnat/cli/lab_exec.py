@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
     command = getattr(options, "command", None)
     if not command:
-        raise UsageError("say what to run after two dashes: svcnat lab exec WHERE -- COMMAND [ARGUMENT...]")
+        raise UsageError("say what to run after two dashes: svcnat exec WHERE -- COMMAND [ARGUMENT...]")
     namespace, where = options.namespace or "default", options.where
     for prefix in ("pod/", "pods/", "po/"):
         where = where.removeprefix(prefix)
