@@ -255,19 +255,22 @@ class _Round:
 
     def report(self) -> None:
         """Write the node and the status of pods into the store, where they are not there yet."""
-        reports = [
-            (pod, node, status)
-            for key, pod in self.wanted.items()
-            for node, status in [self._status(key, pod)]
-            if status is not pod.status or node != pod.spec.node_name
-        ]
-        if not reports:
+        keys = [key for key, pod in self.wanted.items() if self._is_news(key, pod)]
+        if not keys:
             return
         with self.lab.store.transaction() as transaction:
-            for pod, node, status in reports:
+            for key in keys:
+                pod = self.wanted[key]
                 live = transaction.get(Pod, pod.metadata.namespace, pod.metadata.name)
-                if live and live.metadata.uid == pod.metadata.uid:
+                # What probes found out meanwhile stays.
+                if live and live.metadata.uid == pod.metadata.uid and self._is_news(key, live):
+                    node, status = self._status(key, live)
                     transaction.put(replace(live, spec=replace(live.spec, node_name=node), status=status))
+
+    def _is_news(self, key: str, pod: Pod) -> bool:
+        """True if the store says something else of a pod than this round does."""
+        node, status = self._status(key, pod)
+        return status is not pod.status or node != pod.spec.node_name
 
     def _remember(self) -> None:
         record = replace(self._record, pods=self.pods, cursors=self._cursors)

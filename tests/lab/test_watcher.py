@@ -286,7 +286,7 @@ def test_a_real_redis_behind_a_cluster_ip(up: Up) -> None:
         done = lab.exec(where, ["redis-cli", "-h", address, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return str(done.stdout.decode())
 
-    assert redis("set", "color", "blue") == "OK\n"
+    until(lambda: redis("set", "color", "blue") == "OK\n", "its first answer")
     assert redis("get", "color", where=name) == "blue\n"
     redis("shutdown", "nosave")
     until(lambda: status(lab, name) == (1, "running"), "its restart")
