@@ -61,7 +61,7 @@ def follow(netns: str | None, objects: Objects, config: Configuration, *, dry_ru
         if dry_run:
             return report
         warnings = [*report.warnings, *doubts(plan), *prepare(netns, plan, config)]
-        if any(GUARD in part.sweep for part in report.change.values()):
+        if any(GUARD in (*part.sweep, *part.unhook) for part in report.change.values()):
             warnings += unguard(netns)
         try:
             flows.clean_in(

@@ -315,7 +315,7 @@ class Keeper:
         """Give the host what the rules need beside them, if that may differ from last time."""
         if looked or self._settings.announces or self._settings.localhost_node_ports:
             self._warnings = prepare(self.target.netns, self._planner.plan(), self._config)
-        if any(GUARD in part.sweep for change in written.changes for part in change.values()):
+        if any(GUARD in (*part.sweep, *part.unhook) for change in written.changes for part in change.values()):
             self._warnings += unguard(self.target.netns)
 
     def _clean(self, changed: Collection[Identity], before: Mapping[Identity, _Ports], written: Written) -> None:
