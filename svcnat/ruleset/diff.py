@@ -43,7 +43,7 @@ class TableChange:
     has counters and should not, or the reverse; ``kept`` is what they hold besides ``fresh``. ``sweep`` and
     ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element and no rule points at it.
     ``forgotten``: what packets have learned and must not stay; it may be gone by itself at any moment. ``unhook``: base
-    chains that svcnat did not make: packets meet them, so they go at once.
+    chains that nothing needs, a stranger's above all: packets meet them, so they go at once.
     """
 
     family: Family
