@@ -9,7 +9,8 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,22 @@ from aiohttp import web
 
 from svcnat.agent.http import MOST_CONNECTIONS, Listener, listen
 from svcnat.agent.mishaps import Mishaps
+from svcnat.kernel import netns
 from svcnat.store.sqlite import Store
 from tests.agent.running import Running, differences, nft
 from tests.agent.running import web as make_web
 from tests.agents import CONFIG, PATIENCE, until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _inside(make_netns: Callable[[], str]) -> Iterator[None]:
+    """In a network namespace of each test's own, where the loopback is up and no port is anybody else's."""
+    name = make_netns()
+    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+    with netns.entered(name):
+        yield
 
 
 async def hello(request: web.BaseRequest) -> web.Response:
