@@ -144,11 +144,11 @@ class Metrics:
         """The node's rules are what the objects ask for, or not."""
         self._in_sync.labels(shown(node)).set(in_sync)
 
-    def overrun(self, source: Literal["nftables", "rtnetlink", "files"]) -> None:
+    def overrun(self, source: Literal["nftables", "rtnetlink"]) -> None:
         """Events were lost, so everything was looked at."""
         self._overruns.labels(source).inc()
 
-    def answered(self, outcome: Literal["done", "failed", "late"]) -> None:
+    def answered(self, outcome: Literal["done", "failed"]) -> None:
         """A command that asked for a pass got its answer."""
         self._answered.labels(outcome).inc()
 

@@ -109,14 +109,6 @@ def with_probe_results(resource: R, results: Mapping[str, bool]) -> R:
     return replace(resource, metadata=replace(resource.metadata, annotations=kept))
 
 
-def without_probe_results(resource: R) -> R:
-    """Return hand-written endpoints that nobody probes any more; the very object if no results are written there."""
-    kept = {key: text for key, text in resource.metadata.annotations.items() if key != PROBE_RESULTS}
-    if kept == resource.metadata.annotations:
-        return resource
-    return replace(resource, metadata=replace(resource.metadata, annotations=kept))
-
-
 def _addresses(resource: EndpointSlice | Endpoints) -> Iterable[str | None]:
     if isinstance(resource, EndpointSlice):
         return (canonical(each.addresses[0]) for each in resource.endpoints if each.addresses)

@@ -26,7 +26,6 @@ _HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postroutin
 _ACCEPT = 1
 _EFFECTS = frozenset({"nat", "masq", "redir", "reject", "tproxy", "dup", "fwd", "notrack", "queue", "synproxy"})
 _TABLE_DORMANT = 1
-_SET_COUNT = 20  # NFTA_SET_COUNT
 _SET_COMMENT = 7  # NFTNL_UDATA_SET_COMMENT
 _DYNAMIC_MAXIMUM = 2**32 - 1
 _READS = 20  # a foreign commit every few milliseconds, twenty times in a row, is a fault of its own
@@ -106,11 +105,6 @@ class Namespace:
                 raise self._forbidden()
             raise made.error(refusals)
         return following(generation)
-
-    def element_count(self, family: Family, name: str) -> int | None:
-        """How many elements a set has; None if there is no such set, or the kernel (before 6.16) does not tell."""
-        answer = self._connection.get(GETSET, family, payload=_in_set(name))
-        return int.from_bytes(answer[_SET_COUNT], "big") if answer and _SET_COUNT in answer else None
 
     def families(self) -> list[Family]:
         """The families that have an svcnat table."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from svcnat.controllers.readiness import with_container_ready, with_probe_results, without_probe_results
+from svcnat.controllers.readiness import with_container_ready, with_probe_results
 from svcnat.model.objects import (
     Condition,
     Container,
@@ -140,8 +140,6 @@ def test_results_are_kept_by_address() -> None:
     assert after.metadata.annotations == {"x": "y", "svcnat.io/probe-results": '{"10.0.0.1": false, "10.0.0.2": false}'}
     assert with_probe_results(after, {"10.0.0.1": False}) is after
     assert with_probe_results(after, {"10.0.0.1": True, "10.0.0.2": True}).metadata.annotations == {"x": "y"}
-    assert without_probe_results(after).metadata.annotations == {"x": "y"}
-    assert without_probe_results(clean := replace(piece, metadata=ObjectMeta())) is clean
 
 
 def test_endpoints_objects_have_results_too() -> None:

@@ -125,7 +125,6 @@ def test_two_families_change_at_one_moment(kernel) -> None:
     both = change("ip", fresh={"cluster-ips": {("10.96.0.1",): None}})
     both |= change("ip6", fresh={"cluster-ips": {("fd00::1",): None}})
     assert kernel.commit_elements(both, generation=generation) == generation + 1 == kernel.generation()
-    assert [kernel.element_count(family, "cluster-ips") in (None, 1) for family in FAMILIES] == [True, True]
     assert [len(dump(kernel, family, "cluster-ips")) for family in FAMILIES] == [1, 1]
 
 
