@@ -228,9 +228,9 @@ def test_an_agent_whose_log_nobody_reads_repairs_its_rules(folder: Path, store: 
         for number in range(1, 401):
             nft.commit("flush ruleset")
             until(lambda number=number: _drift(agent) >= number, f"repair {number}")
-        assert is_full(log)
         assert not differences(agent.state, empty_netns)
-        text = bytearray()
+        text = bytearray(os.read(log, 65536))
+        assert text.count(b"somebody else changed the rules") < 400  # there was no room for more
 
         def read_all() -> bool:
             with contextlib.suppress(BlockingIOError):
