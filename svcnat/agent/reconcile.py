@@ -14,6 +14,7 @@ from svcnat.agent.report import Report
 from svcnat.errors import KernelError, StaleError, TooLargeError
 from svcnat.kernel.nfnetlink import following
 from svcnat.kernel.nftables import Namespace
+from svcnat.ruleset import regrowth
 from svcnat.ruleset.diff import Change, Outline, diff, forget
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nftables import render_change, render_parts, render_sweep, render_sweep_singly
@@ -89,14 +90,21 @@ def _check(namespace: Namespace, change: Change) -> tuple[str, ...]:
 
 
 def _commit(writing: _Counted, change: Change) -> tuple[str, ...]:
-    """Commit a change in one transaction, or where that may not be sent, in several; returns what is to be said."""
-    try:
-        writing.commit(render_change(change))
-    except TooLargeError:
-        for script in render_parts(change):
-            writing.commit(script)
-        return (_IN_PARTS,)
-    return ()
+    """Commit a change in one transaction, or where that may not be sent, in several; returns what is to be said.
+
+    Sets that outgrow their size take further ones, before and after it, that no packet notices.
+    """
+    doubtful: tuple[str, ...] = ()
+    mark = str(writing.namespace.generation())
+    for step in regrowth.steps(change, mark):
+        try:
+            writing.commit(render_change(step))
+        except TooLargeError:
+            for script in render_parts(step):
+                writing.commit(script)
+            doubtful = (_IN_PARTS,)
+    writing.commit(render_sweep(regrowth.twins(change, mark)))
+    return doubtful
 
 
 def _finish(writing: _Counted, want: Ruleset, change: Change) -> bool:

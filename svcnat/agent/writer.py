@@ -21,7 +21,7 @@ from svcnat.kernel.batch import elements_only
 from svcnat.kernel.events import Commit, Overrun, RulesetEvents
 from svcnat.kernel.nfnetlink import following
 from svcnat.kernel.nftables import Namespace
-from svcnat.ruleset import nftables
+from svcnat.ruleset import nftables, regrowth
 from svcnat.ruleset.assembly import Assembly, Fragment
 from svcnat.ruleset.diff import Change, TableChange, diff, forget
 from svcnat.ruleset.endpoints import Family
@@ -172,22 +172,41 @@ class Writer:
         if large:
             self.events.pause()
         try:
-            generation = self._retrying(lambda: self._send(change))
+            self._send_all(change, large=large)
         finally:
             if large:
                 self.events.resume()
         self._assembly.settle(swept=False)
         written.changes.append(change)
-        if large:
-            # While nobody listened, somebody may have come.
-            self.generation = generation if self.namespace.generation() == generation else None
-        else:
-            self.generation = generation if elements_only(change) else self._heard()
+        if large and self.namespace.generation() != self.generation:
+            self.generation = None  # while nobody listened, somebody came
         if memories and self.generation is not None:
             try:
                 self._forget_late(memories, written)
             except KernelError:
                 self.generation = None  # the change is there: a full pass looks at what was learned
+
+    def _send_all(self, change: Change, *, large: bool) -> None:
+        """Commit a change, in the steps that it takes; `generation` is None after it if others came between.
+
+        Raises:
+            KernelError: the kernel refuses, and nothing has changed.
+            StaleError: somebody else came before, or between two steps.
+
+        """
+        assert self.generation is not None
+        mark = str(self.generation)
+        twins = regrowth.twins(change, mark)
+        for position, step in enumerate((*regrowth.steps(change, mark), *([twins] if twins else []))):
+            if self.generation is None:
+                raise StaleError("somebody else changed the rules")
+            try:
+                generation = self._retrying(lambda step=step: self._send(step))  # type: ignore[misc]
+            except KernelError as error:
+                if not position or isinstance(error, StaleError):
+                    raise
+                raise StaleError(f"a set cannot be replaced: {error}") from error
+            self.generation = generation if large or elements_only(step) else self._heard()
 
     def _send(self, change: Change) -> int:
         """Commit a change, if the kernel holds what it was computed from; the answer is the generation after it."""
@@ -196,7 +215,7 @@ class Writer:
             return self.namespace.commit_elements(change, generation=self.generation)
         if self.namespace.generation() != self.generation:
             raise StaleError("somebody else changed the rules")
-        self.namespace.commit(nftables.render_change(change))
+        self.namespace.commit(nftables.render_change(change) or nftables.render_sweep(change))
         return following(self.generation)
 
     def _heard(self) -> int | None:

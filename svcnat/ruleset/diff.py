@@ -40,10 +40,10 @@ class TableChange:
     ``remake``: the table is dropped and made in one transaction, because a set cannot change its type in place (or
     the table is not there: ``remake`` with nothing to drop is harmless). ``refill``: chains that exist with other
     rules, or must let go of a set. ``regrow``: those of ``sets`` that replace one of their name, which is too small, or
-    has counters and should not, or the reverse; ``kept`` is what they hold besides ``fresh``. ``sweep`` and
-    ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element and no rule points at it.
-    ``forgotten``: what packets have learned and must not stay; it may be gone by itself at any moment. ``unhook``: base
-    chains that nothing needs, a stranger's above all: packets meet them, so they go at once.
+    has counters and should not, or the reverse (:mod:`svcnat.ruleset.regrowth` says how); ``kept`` is what they hold
+    besides ``fresh``. ``sweep`` and ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element
+    and no rule points at it. ``forgotten``: what packets have learned and must not stay; it may be gone by itself at
+    any moment. ``unhook``: base chains that nothing needs, a stranger's above all: packets meet them, so they go now.
     """
 
     family: Family

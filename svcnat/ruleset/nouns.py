@@ -8,7 +8,7 @@ Syntax: nft(8), sections SETS, MAPS, CHAINS, STATEMENTS.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2s
 from typing import NamedTuple
@@ -334,10 +334,25 @@ class Chain:
             name in sets for rule in self.rules for noun in (*rule.matches, rule.statement) for name in _sets(noun)
         )
 
+    def asking(self, others: Mapping[str, str]) -> Chain:
+        """The same with other sets, by the names of those that it looks up."""
+        return replace(self, rules=tuple(_asking(rule, others) for rule in self.rules)) if self.uses(others) else self
+
     @cached_property
     def signature(self) -> ChainSignature:
         """What can be compared with the kernel's."""
         return ChainSignature(self.hook, tuple(f"{rule.signature} {rule.effect}" for rule in self.rules))
+
+
+def _asking(rule: Rule, others: Mapping[str, str]) -> Rule:
+    """The rule with other sets; those that packets fill are never replaced."""
+    matches = tuple(
+        replace(each, set=others.get(each.set, each.set)) if isinstance(each, In) else each for each in rule.matches
+    )
+    statement = rule.statement
+    if isinstance(statement, Vmap | Dnat):
+        statement = replace(statement, map=others.get(statement.map, statement.map))
+    return replace(rule, matches=matches, statement=statement)
 
 
 def _sets(noun: Match | Statement) -> tuple[str, ...]:

@@ -69,26 +69,15 @@ def rules(known: Settings = SETTINGS, **numbers: int):
 
 
 def during(bed: Bed, change) -> tuple[list[Report], set[str]]:
-    """Make a change, and connections to the plain service as long as it takes: how the connections ended.
-
-    One that fails is made again, and counts as what comes of that, but no two may fail: for about a microsecond of each
-    replacement the kernel has the new rules and not yet the new set's elements (measured: 89 of 303,711 packets while
-    4,086 sets were replaced; lookups are not one snapshot).
-    """
-    failed = 0
+    """Make a change, and connections to the plain service as long as it takes: how the connections ended."""
     reports: list[Report] = []
     worker = threading.Thread(target=lambda: reports.extend(change()))
     worker.start()
     seen = set()
     while worker.is_alive():
         for version in (0, 1):
-            what = bed.probe("pod-5", PLAIN[version], 80, patience=PATIENCE).what
-            if what != "reached":
-                failed += 1
-                what = bed.probe("pod-5", PLAIN[version], 80, patience=PATIENCE).what
-            seen.add(what)
+            seen.add(bed.probe("pod-5", PLAIN[version], 80, patience=PATIENCE).what)
     worker.join()
-    assert failed <= 1 or any(report.warnings for report in reports)
     return reports, seen
 
 
