@@ -23,6 +23,7 @@ from svcnat.lab import process, state
 from tests.agents import until
 from tests.cli.conftest import Result
 from tests.lab.conftest import namespaces_of, runtime, unused_name
+from tests.processes import ending
 
 __all__ = ["runtime"]  # a fixture
 
@@ -174,17 +175,19 @@ def test_watching_does_not_poll_while_an_agent_tells(
 def test_watching_survives_the_agent(lab: str) -> None:
     """Killed, and started again by the next change: every change is printed."""
     command = [sys.executable, "-m", "svcnat", "--lab", lab, "get", "pods", "-w", "--no-headers"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+    with ending(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as watching:
         assert watching.stdout
-        seen = {watching.stdout.readline().split()[0]}
+        seen = {watching.stdout.readline().partition(" ")[0]}
         for pod in ("b", "c"):
             kill(lab)
             add(lab, pod)
-            while pod not in seen:  # a watch that stops printing ends with the test's own time limit
-                seen.add(watching.stdout.readline().split()[0])
+            while pod not in seen:
+                line = watching.stdout.readline()
+                assert line, f"no line about {pod}"
+                seen.add(line.split()[0])
         watching.send_signal(signal.SIGINT)
         watching.stdout.read()
-    assert (watching.returncode, seen) == (130, {"a", "b", "c"})
+        assert (watching.wait(), seen) == (130, {"a", "b", "c"})
 
 
 def test_news_are_an_agents(lab: str, tmp_path: Path) -> None:

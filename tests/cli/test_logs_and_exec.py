@@ -12,6 +12,7 @@ import pytest
 from tests.agents import until
 from tests.cli.conftest import Result
 from tests.lab.conftest import unused_name
+from tests.processes import ending
 
 pytestmark = pytest.mark.packets
 
@@ -74,12 +75,12 @@ def test_logs(lab: str, tmp_path: Path) -> None:
     assert "no lab has a 'nobody'" in said("logs", "nobody", code=1)
     assert 'pods "nobody" not found' in said("--lab", lab, "logs", "nobody", code=1)
     command = [sys.executable, "-m", "svcnat", "--lab", lab, "logs", "talker", "-f"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with ending(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as following:
         assert following.stdout
         assert following.stdout.readline() == "line 1\n"
         (tmp_path / "end").touch()
         assert following.stdout.read() == "line 2\nline 3\n"
-    assert following.returncode == 0
+        assert following.wait() == 0
     until(lambda: said("--lab", lab, "logs", "talker", "-p") == "line 1\nline 2\nline 3\n", "another run")
 
 

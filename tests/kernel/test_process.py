@@ -9,12 +9,13 @@ import threading
 from pathlib import Path
 
 from svcnat.kernel.process import describe, printable
+from tests.processes import ending
 
 
 def test_a_process_is_its_name_its_number_and_its_command_line() -> None:
     """Enough to find who did it."""
     command = [sys.executable, "-c", "print(flush=True); input()", "a\nb\x1b[31m", "x" * 500]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+    with ending(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as running:
         assert running.stdout is not None
         running.stdout.readline()  # it runs its own program by now
         name = Path(f"/proc/{running.pid}/comm").read_text().strip()

@@ -24,6 +24,7 @@ from svcnat.lab import agent, labs, process, state
 from svcnat.lab.process import ProcessId
 from tests.agents import until
 from tests.lab.conftest import namespaces_of, unused_name
+from tests.processes import ending
 
 pytestmark = pytest.mark.packets
 
@@ -210,7 +211,7 @@ def test_one_that_was_started_by_hand_is_as_good(up: Up) -> None:
     lab = up()
     kill(lab)
     command = [sys.executable, "-m", "svcnat", "--lab", lab.built.name, "run"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as mine:
+    with ending(subprocess.Popen(command, stderr=subprocess.DEVNULL)) as mine:
         until(lambda: lab.attended, "an agent that listens")
         lab.apply(svcnat.load(text=POD.replace("NAME", "b")))
         assert (status(lab).pid, status(lab).targets[0].endpoints) == (mine.pid, 2)

@@ -31,6 +31,7 @@ from svcnat.model.objects import (
 )
 from tests.lab.conftest import BuildLab, namespaces_of
 from tests.lab.pods import addresses, ask_tcp, create, delete, pod, stored
+from tests.processes import ending
 
 pytestmark = pytest.mark.packets
 
@@ -296,7 +297,7 @@ def test_commands_in_a_pod_end_with_it(build_lab: BuildLab) -> None:
     lab = build_lab()
     create(lab, pod("a"))
     kubelet.start(lab)
-    with lab.spawn("a", ["sleep", "600"]) as sleeping:
+    with ending(lab.spawn("a", ["sleep", "600"])) as sleeping:
         delete(lab, "a")
         kubelet.sweep(lab)
         assert sleeping.wait() == -signal.SIGTERM

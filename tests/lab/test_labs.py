@@ -18,6 +18,7 @@ from svcnat.lab.labs import Lab
 from svcnat.model.objects import Node
 from tests.lab.conftest import BuildLab, namespaces_of, unused_name
 from tests.lab.pods import create, pod
+from tests.processes import ending
 
 pytestmark = pytest.mark.packets
 
@@ -30,7 +31,7 @@ def test_a_lab_leaves_nothing(build_lab: BuildLab) -> None:
     standin = state.read(lab.folder).standin
     assert standin is not None
     assert process.is_alive(standin)
-    with lab.spawn("client-2", ["sleep", "600"]) as sleeping:
+    with ending(lab.spawn("client-2", ["sleep", "600"])) as sleeping:
         lab.down()
         assert sleeping.wait() == -signal.SIGTERM
     assert not process.is_alive(standin)
@@ -181,10 +182,9 @@ def test_the_list_counts_nodes_and_pods(build_lab: BuildLab) -> None:
 def test_a_process_id_of_a_stranger_is_not_signalled(build_lab: BuildLab) -> None:
     """A recorded id that now belongs to another process, which started at another time, is left alone."""
     lab = build_lab()
-    with subprocess.Popen(["sleep", "600"]) as stranger:
+    with ending(subprocess.Popen(["sleep", "600"])) as stranger:
         process.stop_standin(lab.folder, process.ProcessId(stranger.pid, 1))
         assert stranger.poll() is None
-        stranger.kill()
 
 
 def test_a_standin_that_hangs_is_killed(build_lab: BuildLab) -> None:

@@ -33,6 +33,7 @@ from svcnat.model.pods import is_ready
 from tests.agents import until
 from tests.lab.conftest import BuildLab, namespaces_of
 from tests.lab.pods import addresses, ask_tcp, create, delete, pod, stored
+from tests.processes import ending
 
 pytestmark = pytest.mark.packets
 
@@ -311,7 +312,8 @@ def test_commands_in_a_pod_see_what_its_programs_do(build_lab: BuildLab) -> None
     variables = [EnvVar(name="COLOR", value="blue")]
     create(lab, program("a", "exec sleep 1000", container={"env": variables}), pod("b"))
     kubelet.start(lab)
-    with lab.spawn("a", ["sh", "-c", "echo $COLOR; uname -n; getent hosts a"], stdout=-1, text=True) as running:
+    command = ["sh", "-c", "echo $COLOR; uname -n; getent hosts a"]
+    with ending(lab.spawn("a", command, stdout=-1, text=True)) as running:
         color, name, address = running.communicate()[0].splitlines()
     assert (color, name) == ("blue", "a")
     assert address.split() == ["fd00:10:244::2", "a"] or address.split() == ["10.244.0.2", "a"]
