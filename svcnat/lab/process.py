@@ -20,10 +20,9 @@ from msgspec import Struct
 
 from svcnat.errors import LabError
 from svcnat.kernel import surroundings
-from svcnat.lab import supervision
-from svcnat.lab.control import LISTENER, Control, listen
-
-LOG = "standin.log"
+from svcnat.lab.channel import LISTENER
+from svcnat.lab.control import Control
+from svcnat.lab.supervision import Supervision
 
 _STANDIN = "svcnat.lab.standin"  # by name: importing it here would import asyncio into every command
 _SUPERVISOR = "svcnat.lab.supervisor"
@@ -47,9 +46,9 @@ def start_standin(folder: Path) -> ProcessId:
         LabError: it cannot be started.
 
     """
-    with listen(folder) as listener:
+    with Control.listen(folder) as listener:
         try:
-            return start([_STANDIN, str(folder)], folder / LOG, listener.fileno())
+            return start([_STANDIN, str(folder)], folder / Control.log, listener.fileno())
         except OSError as error:
             raise LabError(f"cannot start the stand-in servers: {error}") from error
 
@@ -62,8 +61,8 @@ def start_supervisor(folder: Path) -> ProcessId:
         PrivilegeError: CAP_SYS_ADMIN is missing.
 
     """
-    with supervision.listen(folder) as listener:
-        module, log = [_SUPERVISOR, str(folder)], folder / supervision.LOG
+    with Supervision.listen(folder) as listener:
+        module, log = [_SUPERVISOR, str(folder)], folder / Supervision.log
         try:
             return surroundings.spawn_as_init(lambda: start(module, log, listener.fileno()))
         except OSError as error:
@@ -160,7 +159,7 @@ def stop_standin(folder: Path, process: ProcessId | None) -> None:
 def stop_supervisor(folder: Path, process: ProcessId | None) -> None:
     """End the supervisor of the lab in `folder` and everything that it runs; None if none is recorded."""
     ending = {process} if process else set()
-    with contextlib.suppress(LabError), supervision.Supervision(folder, _PATIENCE) as found:
+    with contextlib.suppress(LabError), Supervision(folder, _PATIENCE) as found:
         # One that nobody recorded, because its lab was never finished, tells who it is.
         ending |= {each for each in [known(found.identify())] if each}
     stop(ending)

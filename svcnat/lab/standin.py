@@ -22,11 +22,11 @@ import msgspec
 
 from svcnat.errors import SvcnatError
 from svcnat.kernel import netns, unix
+from svcnat.lab.channel import LISTENER
 from svcnat.lab.control import (
-    LISTENER,
-    SOCKET,
     Answer,
     Close,
+    Control,
     Identify,
     Open,
     Port,
@@ -206,7 +206,7 @@ async def _serve(folder: Path) -> None:
         listener.settimeout(0)
         tasks = (
             asyncio.create_task(_listen(process, listener)),
-            asyncio.create_task(_look_round(process, folder / SOCKET)),
+            asyncio.create_task(_look_round(process, folder / Control.socket_name)),
         )
         await process.stopping.wait()
         process.close()

@@ -1,29 +1,21 @@
-"""How a lab talks to its supervisor: JSON requests and answers, one a packet, over a Unix SEQPACKET socket.
+"""What a lab says to its supervisor, and hears: the words of :mod:`svcnat.lab.channel`, used by both sides.
 
-Used by both sides. What a pod's processes are is in a file of its own (:class:`Crew`), as an environment can be larger
-than a packet. It neither starts the supervisor (:mod:`svcnat.lab.process`) nor runs anything
-(:mod:`svcnat.lab.supervisor`).
+What a pod's processes are is in a file of its own (:class:`Crew`), as an environment can be larger than a packet. It
+neither starts the supervisor (:mod:`svcnat.lab.process`) nor runs anything (:mod:`svcnat.lab.supervisor`).
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import msgspec
 from msgspec import Struct
 
 from svcnat.errors import LabError
-from svcnat.kernel import unix
-
-SOCKET = "supervisor.sock"
-LOG = "supervisor.log"
+from svcnat.lab.channel import Channel, Reply, portions
 
 _PODS, _LOGS, _CREW = "pods", "logs", "crew.json"
-_A_REQUEST = 100
-_PATIENCE = 30.0  # seconds; on a busy machine a process that starts is slow to answer the first request
 
 
 class Task(Struct, frozen=True, omit_defaults=True):
@@ -125,46 +117,41 @@ class Identify(Struct, frozen=True, tag=True):
 Request = Run | Leave | States | Wait | Identify
 
 
-class Answer(Struct, frozen=True, omit_defaults=True):
-    """`version` counts what happened; `states`, `pid`: what was asked; `error`: what went wrong."""
+class Answer(Reply, frozen=True, omit_defaults=True, kw_only=True):
+    """`version` counts what happened; `states`, `pid`: what was asked."""
 
     version: int = 0
     states: tuple[CrewState, ...] = ()
     pid: int = 0
-    error: str = ""
 
 
-class Supervision:
+class Supervision(Channel[Answer]):
     """The lab's end of a conversation with its supervisor; `version` is that of the last answer."""
 
-    def __init__(self, folder: Path, patience: float = _PATIENCE) -> None:
-        """Connect to the supervisor of the lab in `folder`, and wait `patience` seconds for each answer.
+    socket_name, log, whose, replies = "supervisor.sock", "supervisor.log", "the supervisor", Answer
+    version = 0
 
-        Raises:
-            LabError: nobody listens there.
-
-        """
-        self.version = 0
-        try:
-            self._socket = unix.connect(folder / SOCKET, patience)
-        except OSError as error:
-            raise LabError(f"the supervisor of {folder} does not run") from error
+    def ask(self, request: Struct) -> Answer:
+        """Ask, and note the version."""
+        answer = super().ask(request)
+        self.version = answer.version
+        return answer
 
     def run(self, keys: Sequence[str]) -> None:
         """Have the crews of these pods; returns when they have been started."""
-        for start in range(0, len(keys), _A_REQUEST):
-            self._ask(Run(tuple(keys[start : start + _A_REQUEST])))
+        for portion in portions(keys):
+            self.ask(Run(portion))
 
     def leave(self, keys: Sequence[str], grace: float | None = None) -> None:
         """Make the crews of these pods end, each in its own time of grace or less."""
-        for start in range(0, len(keys), _A_REQUEST):
-            self._ask(Leave(tuple(keys[start : start + _A_REQUEST]), grace))
+        for portion in portions(keys):
+            self.ask(Leave(portion, grace))
 
     def states(self) -> dict[str, CrewState]:
         """Where the containers of every pod are, by key."""
         found: dict[str, CrewState] = {}
         after = ""
-        while part := self._ask(States(after)).states:
+        while part := self.ask(States(after)).states:
             found.update((each.key, each) for each in part)
             after = part[-1].key
         return found
@@ -172,43 +159,11 @@ class Supervision:
     def wait(self, seconds: float) -> bool:
         """Wait until something has happened since the last answer; False if nothing has for so many seconds."""
         before = self.version
-        return self._ask(Wait(before, seconds)).version != before
+        return self.ask(Wait(before, seconds)).version != before
 
     def identify(self) -> int:
         """The id of the supervisor's process."""
-        return self._ask(Identify()).pid
-
-    def _ask(self, request: Request) -> Answer:
-        try:
-            self._socket.send(msgspec.json.encode(request))
-            data = self._socket.recv(unix.LARGEST)
-        except OSError as error:
-            raise LabError(f"the supervisor does not answer: {error}") from error
-        if not data:
-            raise LabError(f"the supervisor ended in the middle of a request: see {LOG} of the lab")
-        answer = msgspec.json.decode(data, type=Answer)
-        if answer.error:
-            raise LabError(f"the supervisor refused: {answer.error}")
-        self.version = answer.version
-        return answer
-
-    def close(self) -> None:
-        """End the conversation; the supervisor goes on."""
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def listen(folder: Path) -> socket.socket:
-    """The listening socket of the supervisor to be: connections wait in it until the process runs."""
-    try:
-        return unix.listen(folder / SOCKET)
-    except OSError as error:
-        raise LabError(f"cannot listen on {folder / SOCKET}: {error.strerror}") from error
+        return self.ask(Identify()).pid
 
 
 def files_of(folder: Path, key: str) -> Path:

@@ -22,10 +22,9 @@ import msgspec
 
 from svcnat.errors import SvcnatError
 from svcnat.kernel import surroundings, unix
-from svcnat.lab.control import LISTENER
+from svcnat.lab.channel import LISTENER
 from svcnat.lab.supervised import Pod
 from svcnat.lab.supervision import (
-    SOCKET,
     Answer,
     CrewState,
     Identify,
@@ -33,6 +32,7 @@ from svcnat.lab.supervision import (
     Request,
     Run,
     States,
+    Supervision,
     Wait,
     read_crew,
 )
@@ -68,10 +68,10 @@ class Supervisor:
                         self._waiting[connection] = version, time.monotonic() + seconds
                         return None
                 case Identify():
-                    return Answer(self.version, pid=self._outer_pid)
+                    return Answer(version=self.version, pid=self._outer_pid)
         except (SvcnatError, OSError, msgspec.MsgspecError) as error:
-            return Answer(self.version, error=str(error))
-        return Answer(self.version, states)
+            return Answer(version=self.version, error=str(error))
+        return Answer(version=self.version, states=states)
 
     def answers_due(self) -> Iterator[tuple[socket.socket, Answer]]:
         """The answers to those who have waited for long enough."""
@@ -79,7 +79,7 @@ class Supervisor:
         for connection, (version, end) in tuple(self._waiting.items()):
             if version != self.version or now >= end:
                 del self._waiting[connection]
-                yield connection, Answer(self.version)
+                yield connection, Answer(version=self.version)
 
     def forget(self, connection: socket.socket) -> None:
         """Somebody has hung up."""
@@ -158,7 +158,7 @@ class _Loop:
     """Requests, signals and time, one after another, until the lab goes."""
 
     def __init__(self, folder: Path, listener: socket.socket, outer_pid: int) -> None:
-        self._socket = folder / SOCKET
+        self._socket = folder / Supervision.socket_name
         self._inode = _inode(self._socket)
         self._listener = listener
         self._supervisor = Supervisor(folder, outer_pid)
