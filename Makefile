@@ -4,6 +4,9 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 APT     := nftables python3-nftables iptables iproute2 conntrack bind9-dnsutils redis-tools python3-venv
+APT     += mariadb-server-core mariadb-client-core
+# Only tests need these.
+TOOLS   := nginx curl apache2-utils iperf3
 WORKERS ?= 2
 SECONDS ?= 600
 
@@ -16,9 +19,12 @@ help: ## list these commands
 setup: $(VENV)/.ready ## install what is missing: system packages, then the package and its extras in .venv
 
 # The system packages are looked for at every run (a few milliseconds); apt is asked only for what is missing.
-.PHONY: system
+.PHONY: system tools
 system:
 	@PYTHON=$(PYTHON) sh .ci/system-packages $(APT)
+
+tools: system
+	@sh .ci/system-packages $(TOOLS)
 
 $(VENV)/.ready: pyproject.toml .ci/system-packages | system
 	@echo "svcnat: installing the package and its extras into $(VENV)"
@@ -31,7 +37,7 @@ $(VENV)/.ready: pyproject.toml .ci/system-packages | system
 demo: setup ## run the back-end example: a service, its pods, balanced requests, a killed pod
 	@$(BIN)/python netns-lab/back-end/demo.py
 
-test: setup lint ## run every test
+test: setup tools lint ## run every test, with the real programs that some need
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --cov --cov-report=
 	@$(BIN)/python -m coverage report --fail-under=100
 
