@@ -89,7 +89,7 @@ def environment_of(
     found = {"HOSTNAME": hostname_of(pod)}
     if pod.spec.enable_service_links is not False:
         found |= service_variables(services)
-    for source in _dicts(container.env_from):
+    for source in dicts(container.env_from):
         found |= _all_of(source, pod.metadata.namespace, data)
     for variable in container.env:
         if variable.value_from:
@@ -188,7 +188,8 @@ def field_of(path: str, pod: Pod, place: Place) -> str:
     }.get(path, "")
 
 
-def _dicts(found: object) -> list[dict[str, Any]]:
+def dicts(found: object) -> list[dict[str, Any]]:
+    """The objects of a list that nobody has checked."""
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
@@ -218,7 +219,7 @@ def hosts_file(pod: Pod, addresses: Addresses) -> str:
     ]
     aliases = [
         "\t".join(map(str, (each.get("ip"), *(each.get("hostnames") or []))))
-        for each in _dicts(pod.spec.host_aliases)
+        for each in dicts(pod.spec.host_aliases)
         if each.get("ip")
     ]
     if aliases:
@@ -238,7 +239,7 @@ def resolv_conf(pod: Pod, nameservers: Sequence[str]) -> str | None:
     namespace = pod.metadata.namespace
     searches = [] if own else [f"{namespace}.svc.{DOMAIN}", f"svc.{DOMAIN}", DOMAIN]
     options = {} if own else {"ndots": "5"}
-    for each in _dicts(config.get("options")):
+    for each in dicts(config.get("options")):
         options[str(each.get("name") or "")] = "" if each.get("value") is None else str(each["value"])
     servers = list(dict.fromkeys([*([] if own else nameservers), *map(str, config.get("nameservers") or [])]))
     searches = list(dict.fromkeys([*searches, *map(str, config.get("searches") or [])]))

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from svcnat.errors import LabError
 from svcnat.kernel import netns
-from svcnat.lab import containers, process, statuses
+from svcnat.lab import containers, process, statuses, volumes
 from svcnat.lab.containers import Missing, Place
 from svcnat.lab.labs import Lab
 from svcnat.lab.process import ProcessId
@@ -29,6 +29,7 @@ from svcnat.model import kinds
 from svcnat.model.objects import Container, Pod, Service
 from svcnat.store.snapshot import Snapshot
 
+_VOLUMES = "volumes"
 _POLITE = 0.3  # seconds for processes that end when they are asked to
 _GRACE_SECONDS = 30.0
 
@@ -66,6 +67,10 @@ class Furnisher:
         for target, text in files.items():
             (folder / Path(target).name).write_text(text, encoding="utf-8")
         made = {each.name: self._environment(pod, each, place) for each in pod.spec.containers}
+        mounts = {each.name: volumes.mounts_of(pod, each, folder / _VOLUMES) for each in pod.spec.containers}
+        for source in {source for each in mounts.values() for source in each.values()}:
+            source.mkdir(parents=True, exist_ok=True)
+            source.chmod(0o777)  # as the kubelet's: whoever the program runs as, it may write
         spec = pod.spec
         write_crew(
             self._lab.folder,
@@ -83,6 +88,7 @@ class Furnisher:
                 back_off=self._lab.topology.back_off,
                 path=self._path,
                 environments={name: variables for name, (variables, _) in made.items()},
+                mounts={name: {at: str(source) for at, source in each.items()} for name, each in mounts.items()},
                 tasks=tuple(
                     self._task(each, program, *made[each.name])
                     for each, program in zip(spec.containers, started.programs, strict=True)

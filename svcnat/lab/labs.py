@@ -157,7 +157,7 @@ class Lab:
         """Start a command in the network namespace of `where`; `options` are those of :class:`subprocess.Popen`.
 
         In a pod it also has the pod's host name, ``/etc/hosts`` and ``/etc/resolv.conf``, and beside our environment
-        that of the `container`, or of the first one.
+        that of the `container`, or of the first one, with its volumes.
 
         Raises:
             LabError: see :meth:`netns_of`; or there is no such command, or container.
@@ -175,11 +175,11 @@ class Lab:
             return netns.call(place, start)
         if container and container not in crew.environments:
             raise LabError(f"pod {crew.name} has no container {container!r}: it has {', '.join(crew.environments)}")
-        variables = crew.environments.get(container) or next(iter(crew.environments.values()), {})
+        container = container or next(iter(crew.environments), "")
+        variables = crew.environments.get(container, {})
         given = options.get("env")
         options["env"] = {**os.environ, **variables} if given is None else {**variables, **given}
-        files = {target: Path(source) for target, source in crew.files.items()}
-        return surroundings.call(place, files, crew.hostname, start)
+        return surroundings.call(place, crew.seen_by(container), crew.hostname, start)
 
     def exec(
         self, where: str, command: Sequence[str], namespace: str = "default", **options: Any

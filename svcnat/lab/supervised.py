@@ -59,9 +59,12 @@ class Process:
         self._since, self._began = _now(), time.monotonic()
         try:
             log = self._next_log()
-            files = {target: Path(source) for target, source in self.crew.files.items()}
+            crew = self.crew
             self.pid, self._mounts = surroundings.call(
-                self.crew.netns, files, self.crew.hostname, lambda: (self._spawn(log), surroundings.mounts())
+                crew.netns,
+                crew.seen_by(self.task.name),
+                crew.hostname,
+                lambda: (self._spawn(log), surroundings.mounts()),
             )
         except (OSError, SvcnatError) as error:
             said = (

@@ -51,7 +51,12 @@ class Crew(Struct, frozen=True, omit_defaults=True):
     back_off: float = 10.0
     path: str = ""
     environments: dict[str, dict[str, str]] = {}
+    mounts: dict[str, dict[str, str]] = {}
     tasks: tuple[Task, ...] = ()
+
+    def seen_by(self, container: str) -> dict[str, Path]:
+        """The files and folders that a container sees in place of the machine's."""
+        return {target: Path(source) for target, source in (self.files | self.mounts.get(container, {})).items()}
 
 
 class Ended(Struct, frozen=True, omit_defaults=True):

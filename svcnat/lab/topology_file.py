@@ -16,6 +16,7 @@
     clients: 1
     images:                                        # what containers run; the longest match of registry/name:tag counts
       redis: redis-server --protected-mode no      # as in a shell, or as a list of words; "" is the stand-in
+      front-end: ./server.py --verbose             # a word that begins with ./ is a path beside this file
     restartBackoffSeconds: 10                      # before the second restart of a container, doubled up to 30 times it
 
 This module decides no address: :mod:`svcnat.lab.topology` does.
@@ -24,8 +25,11 @@ This module decides no address: :mod:`svcnat.lab.topology` does.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from svcnat.errors import Finding, ManifestError
 from svcnat.lab.topology import Declaration, Planning, Topology, simple
@@ -89,7 +93,19 @@ def _parse(source: str, document: Document) -> Topology:
     findings += [_finding(source, document, problem) for problem in problems]
     if findings:
         raise ManifestError(findings)
-    return planning.topology
+    return _located(planning.topology, Path(source).absolute().parent)
+
+
+def _located(topology: Topology, folder: Path) -> Topology:
+    """The topology with the files that its commands find beside it."""
+    images = {
+        image: tuple(str(folder / word) if word.startswith("./") else word for word in words)
+        for image, words in topology.images.items()
+    }
+    if images == topology.images:
+        return topology
+    written = {image: list(words) for image, words in images.items()}
+    return replace(topology, declaration=structs.replace(topology.declaration, images=written), images=images)
 
 
 def _finding(source: str, document: Document, problem: Problem) -> Finding:

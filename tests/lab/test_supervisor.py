@@ -130,6 +130,22 @@ def test_the_table_of_images_counts_first(build_lab: BuildLab) -> None:
         lab.run("client", lambda: ask_tcp(addresses(lab, "a")[0]))
 
 
+def test_folders_of_a_pod_s_own(build_lab: BuildLab) -> None:
+    """What is in an emptyDir is there after a restart, for commands, for no other pod, and gone with its own."""
+    lab = build_lab(QUICK)
+    script = "echo $HOSTNAME >>/mnt/svcnat-test; test $(wc -l </mnt/svcnat-test) = 2 && exec sleep 1000"
+    options = {"volume_mounts": [{"name": "data", "mountPath": "/mnt"}]}
+    volumes = [{"name": "data", "emptyDir": {}}]
+    create(lab, *(program(name, script, container=options, volumes=volumes) for name in "ab"))
+    for name in "ab":
+        until(lambda name=name: container(lab, name).restart_count == 1, "its restart")  # type: ignore[misc]
+        assert lab.exec(name, ["cat", "/mnt/svcnat-test"], stdout=-1).stdout.decode() == f"{name}\n{name}\n"
+    assert not Path("/mnt/svcnat-test").exists()
+    delete(lab, "a")
+    kubelet.sweep(lab)
+    assert len(list(lab.folder.rglob("svcnat-test"))) == 1
+
+
 def test_containers_that_end_are_started_again(build_lab: BuildLab) -> None:
     """At once, then later and later: CrashLoopBackOff, restarts counted, not ready; each run has its log."""
     lab = build_lab(QUICK)

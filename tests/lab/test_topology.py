@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -125,6 +126,20 @@ def test_a_lab_has_one_topology_of_this_version() -> None:
         find([("a.yaml", b"apiVersion: svcnat.io/v2\nkind: Topology\n")])
     with pytest.raises(ManifestError, match=r"topology: nodes\[0\].name: Required value"):
         topology.plan(Declaration(nodes=[topology.NodeDeclaration()]))
+
+
+def test_files_beside_a_topology(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words of commands that begin with ./ are paths in its folder, also when it is planned again; no others are."""
+    text = f"{HEAD}images: {{a: ./run --file=./x ./a.conf ../up . x/y, b: [sh, -c, './no such'], c: ''}}\n".encode()
+    found = find([(str(tmp_path / "lab.yaml"), text)])
+    assert found.images == {
+        "a": (f"{tmp_path}/run", "--file=./x", f"{tmp_path}/a.conf", "../up", ".", "x/y"),
+        "b": ("sh", "-c", f"{tmp_path}/no such"),
+        "c": (),
+    }
+    assert topology.plan(found.declaration) == found
+    monkeypatch.chdir(tmp_path)
+    assert find([("lab.yaml", text)]) == find([("<stdin>", text)]) == found
 
 
 @given(st.integers(20, 30), st.data())
