@@ -215,7 +215,7 @@ async def _grpc(probed: Probed, action: GRPCAction) -> Outcome:
     try:
         from svcnat.agent import grpc_health
     except ImportError as error:
-        raise Unusable("grpc probes need the library h2: pip install '.[grpc]'") from error
+        raise Unusable("grpc probes need the library h2: pip install '.[agent]'") from error
     address, port = probed.address, port_of(probed, action.port)
     connection = _socket(probed.netns, address)
     try:

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from svcnat.controllers.slices import FROM_ENDPOINTS, FROM_PODS
 from svcnat.model.addresses import canonical
 from svcnat.model.extensions import PROBE, PROBE_RESULTS, parse_probe, parse_probe_results
 from svcnat.model.labels import MANAGER_LABEL
 from svcnat.model.objects import Container, EndpointSlice, Pod, Probe, Service
-from svcnat.model.pods import addresses_of, has_ended, is_ready
+from svcnat.model.pods import addresses_of, has_ended, is_ready, is_stand_in
 
 Where = str | os.PathLike[str] | None
 """A network namespace by name or path; None is the process's own."""
@@ -154,15 +156,22 @@ def _of_containers(pod: Pod, address: str, netns: Where) -> Iterator[Probed]:
             continue
         status = statuses.get(container.name)
         running = status.state.running if status else None
+        probe = container.readiness_probe
         yield Probed(
             key=Key("Pod", meta.namespace, meta.name, container.name, meta.uid),
-            probe=container.readiness_probe,
+            probe=_of_stand_in(probe) if status and is_stand_in(status) else probe,
             address=address,
             ports=_named(container),
             netns=netns,
             ready=is_ready(pod) if status is None or status.ready is None else status.ready,
             started=(running.started_at if running else None) or "",
         )
+
+
+def _of_stand_in(probe: Probe) -> Probe:
+    """Return the probe as it suits a stand-in, which needs no time to start, and speaks no TLS."""
+    get = probe.http_get
+    return replace(probe, initial_delay_seconds=None, http_get=replace(get, scheme=None) if get else None)
 
 
 def _named(container: Container) -> dict[str, int]:

@@ -36,6 +36,7 @@ Progress = Callable[[int, int], None]
 
 READY_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
+_NOT_FOUND = 127  # how a shell says that there is no such command
 _PASSES = 1_000  # more pods than that have never waited for each other
 _TRIES = 4  # an agent may be killed at any moment, also while it starts
 
@@ -276,15 +277,28 @@ def _name(pod: Pod) -> str:
 
 
 def _runner(lab: labs.Lab) -> Runner:
-    """What runs the commands of exec probes, each in its pod, with the environment of its container."""
+    """What runs the commands of exec probes, each in its pod, with the environment of its container.
+
+    A program that this machine does not have is the image's, as grpc_health_probe: like the rest of the image it is
+    stood in for, and finds that all is well.
+    """
 
     async def run(key: Key, command: Sequence[str]) -> Ran:
         from svcnat.agent import commands
+        from svcnat.agent.attempts import Ran
+
+        about = key.name, key.namespace, key.part
 
         def spawn(words: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
             return lab.spawn(key.name, words, key.namespace, key.part, **options)
 
-        return await commands.run_by(spawn, command)
+        try:
+            ran = await commands.run_by(spawn, command)
+        except LabError as error:
+            if not (isinstance(error.__cause__, FileNotFoundError) and lab.stands_in_for(*about)):
+                raise
+            return Ran(0, b"")
+        return Ran(0, b"") if ran.code == _NOT_FOUND and lab.stands_in_for(*about) else ran
 
     return run
 

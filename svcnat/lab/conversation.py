@@ -1,4 +1,4 @@
-"""What a stand-in says to its clients: HTTP to those who speak HTTP, one line of text to everyone else.
+"""What a stand-in says to its clients: HTTP to those who speak HTTP, gRPC too, one line of text to everyone else.
 
 The line is ``POD ADDRESS saw CLIENT_ADDRESS PORT``: the address that the request came to, and where it came from, so
 that a client sees which pod it reached and whether its address was masqueraded on the way. Works on sockets that
@@ -13,7 +13,10 @@ import re
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from svcnat.lab.http2 import Http2  # imported when somebody speaks it: not every installation has the library
 
 IDLE = 0.2
 """Seconds after which a TCP client that says nothing, or no whole line, gets its answer all the same."""
@@ -22,6 +25,8 @@ _LARGEST_HEAD = 64 * 1024
 _REQUEST_LINE = re.compile(rb"([A-Z]+) \S+ HTTP/(1\.[01])\r?")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _HEADER = re.compile(rb"(?m)^([A-Za-z-]+):[ \t]*(.*?)[ \t]*\r?$")
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 _DATAGRAMS_AT_ONCE = 64
 _LARGEST_DATAGRAM = 65535
@@ -85,10 +90,13 @@ class Conversation(asyncio.Protocol):
         self._deaf = False
         self._spoken = False
         self._timer: asyncio.TimerHandle | None = None
+        self._http2: Http2 | None = None
 
     @property
     def busy(self) -> bool:
         """True if the client has asked, or may be about to ask, and has no answer."""
+        if self._http2:
+            return self._http2.busy
         return bool(self._buffer or self._request) or not self._spoken
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,7 +120,13 @@ class Conversation(asyncio.Protocol):
         self._stop_waiting()
         if self._deaf:
             return
+        if self._http2:
+            self._go_on(self._http2, data)
+            return
         self._buffer += data
+        if self._buffer.startswith(_PREFACE):
+            self._turn_to_http2()
+            return
         while self._take():
             pass
         if len(self._buffer) > _LARGEST_HEAD:
@@ -123,7 +137,7 @@ class Conversation(asyncio.Protocol):
     def eof_received(self) -> None:
         """Answer what there is, then close, which is what asyncio does when this returns nothing."""
         self._stop_waiting()
-        if not self._speaks_http() and (self._buffer or not self._spoken):
+        if not self._http2 and not self._speaks_http() and (self._buffer or not self._spoken):
             self._say(self._line)
 
     def pause_writing(self) -> None:
@@ -136,6 +150,8 @@ class Conversation(asyncio.Protocol):
 
     def hang_up(self) -> None:
         """Close the connection after what is written."""
+        if self._http2 and not self._transport.is_closing():
+            self._transport.write(self._http2.end())
         self._transport.close()
 
     def _wait(self) -> None:
@@ -155,14 +171,34 @@ class Conversation(asyncio.Protocol):
 
     def _speaks_http(self) -> bool:
         first, _, _ = self._buffer.partition(b"\n")
-        return self._request is not None or _REQUEST_LINE.fullmatch(first) is not None
+        return self._request is not None or self._begins_http2() or _REQUEST_LINE.fullmatch(first) is not None
+
+    def _begins_http2(self) -> bool:
+        return self._buffer.startswith(b"PRI ") and _PREFACE.startswith(self._buffer)
+
+    def _turn_to_http2(self) -> None:
+        """Speak HTTP/2 from here on, or end: where its library is missing, nobody could be answered."""
+        try:
+            from svcnat.lab.http2 import Http2
+        except ImportError:
+            self.hang_up()
+            return
+        self._http2, said = Http2(self._line), bytes(self._buffer)
+        self._buffer.clear()
+        self._go_on(self._http2, said)
+
+    def _go_on(self, http2: Http2, data: bytes) -> None:
+        answer, goes_on = http2.receive(data)
+        self._transport.write(answer)
+        if not goes_on:
+            self._transport.close()
 
     def _take(self) -> bool:
         """Take one request off the buffer and answer it; False if none is complete."""
         if self._request:
             return self._take_body(self._request)
         first, newline, _ = self._buffer.partition(b"\n")
-        if not newline:
+        if not newline or self._begins_http2():
             return False
         start = _REQUEST_LINE.fullmatch(first)
         if not start:

@@ -142,6 +142,11 @@ class Lab:
         )
         return read_crew(self.folder, started.device) if started else None
 
+    def stands_in_for(self, pod: str, namespace: str, container: str) -> bool:
+        """True if a stand-in answers for a container of a pod that runs."""
+        started = state.read(self.folder).pods.get(names.pod(self.name, namespace, pod))
+        return any(each.name == container and not each.command for each in (started.programs if started else ()))
+
     def run(self, where: str, function: Callable[[], T], namespace: str = "default") -> T:
         """The result of a Python function, called in a thread that is in the network namespace of `where`.
 

@@ -24,6 +24,7 @@ from svcnat.model.objects import (
     PodIP,
     PodStatus,
 )
+from svcnat.model.pods import STAND_IN
 
 Tasks = Mapping[str, TaskState]
 """How the processes of a pod fare, by container; stand-ins are not in it."""
@@ -36,6 +37,7 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
     calls unready stays so.
     """
     containers = [each.name for each in pod.spec.containers]
+    manned = {each.name for each in started.programs if each.command}
     probed = [each.name for each in pod.spec.containers if probing and each.readiness_probe]
     said = next((each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"), None)
     if started.troubles:
@@ -61,6 +63,7 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
             ContainerStatus(
                 name=container.name,
                 image=container.image,
+                container_id="" if container.name in manned else f"{STAND_IN}{started.device}/{container.name}",
                 ready=container.name not in unready,
                 restart_count=0,
                 started=True,

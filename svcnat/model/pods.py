@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from svcnat.model.objects import Pod
+from svcnat.model.objects import ContainerStatus, Pod
+
+STAND_IN = "stand-in://"
+"""How the ID begins of a container whose image does not run: a lab's stand-in answers for it."""
 
 
 def is_ready(pod: Pod) -> bool:
@@ -23,3 +26,8 @@ def addresses_of(pod: Pod) -> list[str]:
     """Return a Pod's addresses as written, the first family first."""
     status = pod.status
     return [each.ip for each in status.pod_ips] or ([status.pod_ip] if status.pod_ip else [])
+
+
+def is_stand_in(status: ContainerStatus) -> bool:
+    """Tell whether a lab's stand-in answers for a container."""
+    return status.container_id.startswith(STAND_IN)

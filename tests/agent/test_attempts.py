@@ -594,7 +594,7 @@ def test_libraries_that_are_not_there() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "httpGet probes need the library aiohttp: pip install '.[agent]'",
-        "grpc probes need the library h2: pip install '.[grpc]'",
+        "grpc probes need the library h2: pip install '.[agent]'",
     ]
 
 

@@ -23,6 +23,7 @@ from svcnat.model.objects import (
     EndpointSlice,
     EndpointSlicePort,
     EndpointSubset,
+    HTTPGetAction,
     ObjectMeta,
     Pod,
     PodIP,
@@ -117,6 +118,19 @@ def test_a_pod_that_cannot_be_reached_is_not_probed() -> None:
 def test_a_pod_without_container_statuses_is_as_ready_as_its_condition_says() -> None:
     """Written by hand, outside of a lab."""
     assert [each.ready for each in wanted_of_pod(pod(MAIN))] == [False]
+
+
+def test_a_stand_in_is_asked_at_once_and_without_tls() -> None:
+    """It needs no time to start and has no certificate; a program of this machine gets what its manifest says."""
+    probe = Probe(http_get=HTTPGetAction(port=443, scheme="HTTPS"), initial_delay_seconds=10, period_seconds=5)
+    container = Container(name="main", readiness_probe=probe)
+    for identity, delay, scheme in (("stand-in://veth1/main", None, None), ("", 10, "HTTPS")):
+        (found,) = wanted_of_pod(
+            pod(container, container_statuses=[ContainerStatus(name="main", container_id=identity)])
+        )
+        assert found.probe.initial_delay_seconds == delay
+        assert found.probe.http_get and (found.probe.http_get.port, found.probe.http_get.scheme) == (443, scheme)
+        assert found.probe.period_seconds == 5
 
 
 def probing(text: str = '{"tcpSocket": {}}', **spec: Any) -> Service:

@@ -95,6 +95,20 @@ def test_a_lab_is_up_when_its_pods_are_ready(up: Up) -> None:
     assert found == {"a", "b", "c"}
 
 
+def test_probes_of_images_suit_their_stand_ins(up: Up) -> None:
+    """As manifests in the wild have them: gRPC, TLS, long delays, and programs that only the image has."""
+    lab = up(
+        pod("grpc", "grpc: {port: 80, service: shop.Catalogue}, initialDelaySeconds: 300"),
+        pod("tls", "httpGet: {port: 80, scheme: HTTPS, path: /healthz}, initialDelaySeconds: 300"),
+        pod("program", "exec: {command: [/bin/grpc_health_probe, '-addr=:80']}"),
+        pod("shell", "exec: {command: [sh, -c, 'grpc_health_probe -addr=:80']}"),
+        pod("sick", "exec: {command: [sh, -c, 'exit 1']}"),
+        timeout=0,
+    )
+    until(lambda: sum(ready(lab).values()) == 5, "their readiness")
+    assert not ready(lab)["sick"]
+
+
 def test_the_wait_for_pods_is_bounded(up: Up) -> None:
     """What never gets ready is told of, and told how many are missing; the lab is up."""
     said: list[tuple[int, int]] = []
