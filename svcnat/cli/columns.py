@@ -15,6 +15,7 @@ from svcnat.cli.ages import age
 from svcnat.cli.happenings import seen, source
 from svcnat.model.objects import (
     Condition,
+    ConfigMap,
     ContainerStatus,
     ControllerRevision,
     DaemonSet,
@@ -29,6 +30,7 @@ from svcnat.model.objects import (
     Pod,
     PodTemplateSpec,
     ReplicaSet,
+    Secret,
     SelectorRequirement,
     Service,
     ServicePort,
@@ -269,6 +271,19 @@ def _controller_revision(revision: ControllerRevision, now: datetime) -> tuple[s
     )
 
 
+# --- ConfigMaps and Secrets ----------------------------------------------------------------------------------
+
+
+def _config_map(config_map: ConfigMap, now: datetime) -> tuple[str, ...]:
+    count = len(config_map.data) + len(config_map.binary_data)
+    return config_map.metadata.name, str(count), age(config_map.metadata.creation_timestamp, now)
+
+
+def _secret(secret: Secret, now: datetime) -> tuple[str, ...]:
+    meta = secret.metadata
+    return meta.name, secret.type or "Opaque", str(len(secret.data)), age(meta.creation_timestamp, now)
+
+
 # --- Nodes, Namespaces and Events ----------------------------------------------------------------------------
 
 
@@ -350,6 +365,8 @@ COLUMNS: dict[str, Columns] = {
         _daemon_set,
     ),
     "ControllerRevision": Columns(("NAME", "CONTROLLER", "REVISION", "AGE"), (), _controller_revision),
+    "ConfigMap": Columns(("NAME", "DATA", "AGE"), (), _config_map),
+    "Secret": Columns(("NAME", "TYPE", "DATA", "AGE"), (), _secret),
     "Node": Columns(
         ("NAME", "STATUS", "ROLES", "AGE", "VERSION"),
         ("INTERNAL-IP", "EXTERNAL-IP", "OS-IMAGE", "KERNEL-VERSION", "CONTAINER-RUNTIME"),

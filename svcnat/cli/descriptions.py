@@ -24,9 +24,11 @@ from svcnat.cli.rows import Rows, condition_rows, date_text, group, metadata_row
 from svcnat.cli.terminal import counted
 from svcnat.cli.workloads import Objects
 from svcnat.model.addresses import canonical
+from svcnat.model.contents import contents
 from svcnat.model.extensions import PROBE, PROBE_RESULTS, SCHEDULER, parse_probe_results
 from svcnat.model.labels import SERVICE_LABEL
 from svcnat.model.objects import (
+    ConfigMap,
     ControllerRevision,
     DaemonSet,
     Deployment,
@@ -39,6 +41,7 @@ from svcnat.model.objects import (
     Pod,
     ReplicaSet,
     Resource,
+    Secret,
     Service,
     ServicePort,
     StatefulSet,
@@ -67,7 +70,7 @@ def describe(resource: Resource, context: Context) -> Rows:
     """The rows of one object, and those of the Events about it."""
     rows = _fields(resource, context)
     # Like kubectl, speak of no Events where there are hardly ever any.
-    quiet = isinstance(resource, Namespace | Event) and not context.events
+    quiet = isinstance(resource, Namespace | Event | Secret) and not context.events
     return rows if quiet else [*rows, *happenings.rows(context.events, context.now)]
 
 
@@ -83,6 +86,10 @@ def _fields(resource: Resource, context: Context) -> Rows:
             return workloads.pod_rows(resource)
         case Deployment() | ReplicaSet() | StatefulSet() | DaemonSet() | ControllerRevision():
             return workloads.rows(resource, context.objects)
+        case ConfigMap():
+            return _config_map(resource)
+        case Secret():
+            return _secret(resource)
         case Node():
             return _node(resource)
         case Namespace():
@@ -255,6 +262,40 @@ def _endpoints(endpoints: Endpoints) -> Rows:
             rows += ([f"    {port.name or UNSET}", str(port.port), port.protocol or "TCP"] for port in subset.ports)
         rows.append([""])
     return rows
+
+
+# --- ConfigMaps and Secrets ----------------------------------------------------------------------------------
+
+
+def _config_map(config_map: ConfigMap) -> Rows:
+    rows = [*metadata_rows(config_map), [""], ["Data"], ["===="]]
+    for key, text in sorted(config_map.data.items()):
+        rows += [[f"{key}:"], ["----"], *([line] for line in text.split("\n")), [""]]
+    rows += [["BinaryData"], ["===="]]
+    rows += [[f"{key}: {_size(data)}"] for key, data in _binary(config_map)]
+    return [*rows, [""]]
+
+
+def _binary(config_map: ConfigMap) -> list[tuple[str, bytes]]:
+    return sorted((key, data) for key, data in contents(config_map).items() if key in config_map.binary_data)
+
+
+def _secret(secret: Secret) -> Rows:
+    """A Secret: of what it holds, only the sizes."""
+    held = sorted((key, len(data)) for key, data in contents(secret).items())
+    return [
+        *metadata_rows(secret),
+        [""],
+        ["Type:", secret.type or "Opaque"],
+        [""],
+        ["Data"],
+        ["===="],
+        *([f"{key}:", f"{size} bytes"] for key, size in held),
+    ]
+
+
+def _size(data: bytes) -> str:
+    return f"{len(data)} bytes"
 
 
 # --- Nodes and Events ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from svcnat.model.contents import canonical, encoded
 from svcnat.model.labels import NAMESPACE_LABEL
 from svcnat.model.objects import (
     ClientIPConfig,
@@ -31,6 +32,7 @@ from svcnat.model.objects import (
     Probe,
     ReplicaSet,
     Resource,
+    Secret,
     Service,
     ServicePort,
     ServiceSpec,
@@ -67,6 +69,8 @@ def with_defaults(resource: R) -> R:
             completed = _stateful_set(resource)
         case DaemonSet():
             completed = _daemon_set(resource)
+        case Secret():
+            completed = _secret(resource)
         case Node():
             completed = _node(resource)
         case Namespace():
@@ -257,6 +261,13 @@ def _strategy(strategy: Any, **defaults: int | str) -> Any:
         given = {name: value for name, value in (rolling or {}).items() if value is not None}
         completed["rollingUpdate"] = {**defaults, **given}
     return completed
+
+
+def _secret(secret: Secret) -> Secret:
+    """Put what is written as text into the data, where everyone reads it; what is no base64 stays as it is."""
+    data = {key: canonical(text) for key, text in secret.data.items()}
+    data |= {key: encoded(text.encode()) for key, text in secret.string_data.items()}
+    return replace(secret, type=secret.type or "Opaque", data=data, string_data={})
 
 
 def _node(node: Node) -> Node:

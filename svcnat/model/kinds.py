@@ -56,6 +56,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("ControllerRevision", "controllerrevisions", (), "apps/v1", namespaced=True, type=objects.ControllerRevision),
     Kind("Endpoints", "endpoints", ("ep",), "v1", namespaced=True, type=objects.Endpoints),
     Kind("EndpointSlice", "endpointslices", (), "discovery.k8s.io/v1", namespaced=True, type=objects.EndpointSlice),
+    Kind("ConfigMap", "configmaps", ("cm",), "v1", namespaced=True, type=objects.ConfigMap),
+    Kind("Secret", "secrets", (), "v1", namespaced=True, type=objects.Secret),
     Kind("Event", "events", ("ev",), "v1", namespaced=True, type=objects.Event),
 )
 

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 from svcnat.model import schema
+from svcnat.model.contents import REDACTED
+from svcnat.model.objects import Secret
 from svcnat.model.quoting import child, entry, quoted
 from svcnat.model.schema import Schema, Sort
 
@@ -42,11 +44,15 @@ class Unknown:
 
 @dataclass(slots=True)
 class Shape:
-    """A document without its kind, nulls, unknown fields and wrongly typed values, and what those were."""
+    """A document without its kind, nulls, unknown fields and wrongly typed values, and what those were.
+
+    A `discreet` one says of no value what it is: it may be what a Secret holds, wherever it stands.
+    """
 
     pruned: dict[str, Any] = field(default_factory=dict)
     wrong: list[tuple[str, str]] = field(default_factory=list)
     unknown: list[Unknown] = field(default_factory=list)
+    discreet: bool = False
 
 
 def check(document: dict[str, Any], kind: type[msgspec.Struct]) -> Shape:
@@ -55,7 +61,7 @@ def check(document: dict[str, Any], kind: type[msgspec.Struct]) -> Shape:
     Nulls count as absent. Numbers that are whole are integers (``80.0`` is 80), as in JSON. A wrong item of a list
     leaves an empty one behind, so that the items after it keep their index.
     """
-    shape = Shape()
+    shape = Shape(discreet=kind is Secret)
     shape.pruned = _struct(schema.of_kind(kind), document, "", shape)
     shape.pruned.pop("apiVersion", None)
     shape.pruned.pop("kind", None)
@@ -66,7 +72,7 @@ _WRONG: Any = object()
 
 
 def _say(shape: Shape, path: str, value: Any, reason: str) -> Any:
-    shape.wrong.append((path, f"Invalid value: {quoted(value)}: {reason}"))
+    shape.wrong.append((path, f"Invalid value: {quoted(REDACTED if shape.discreet else value)}: {reason}"))
     return _WRONG
 
 

@@ -224,7 +224,7 @@ class _Builder:
         if tag not in _SCALAR_TAGS:
             self._break(event, f"the YAML tag {quoted(event.tag)} is not supported")
         if not isinstance(value, _SCALAR_TAGS[tag]) or (isinstance(value, bool) and tag != "bool"):
-            self._break(event, f"{quoted(text)} is no {tag}, as its YAML tag says")
+            self._break(event, f"this is no {tag}, as its YAML tag says")  # it may be a secret
         return value
 
     def _set_key(self, event: Any, value: Scalar) -> None:

@@ -373,3 +373,22 @@ def test_deployments_nodes_and_namespaces() -> None:
     assert shown(made("Namespace", "default")) == (
         "Name:         default\nLabels:       <none>\nAnnotations:  <none>\nStatus:       Active\n"
     )
+
+
+def test_config_maps_are_shown_whole() -> None:
+    """Texts line by line, of what is binary the size."""
+    found = made("ConfigMap", "settings", data={"b": "2", "a.conf": "one\ntwo\n"}, binaryData={"img": "iVBORw=="})
+    assert shown(found).splitlines()[4:] == [
+        *["Data", "====", "a.conf:", "----", "one", "two", "", ""],
+        *["b:", "----", "2", "", "BinaryData", "====", "img: 4 bytes", "", "Events:  <none>"],
+    ]
+
+
+def test_of_secrets_only_the_sizes() -> None:
+    """Neither the text nor its base64, nor what was applied."""
+    metadata = {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": "hunter2"}}
+    found = made("Secret", "keys", metadata, data={"token": "aHVudGVyMg==", "x": ""}, type="Opaque")
+    assert shown(found).splitlines()[2:] == [
+        "Annotations:  <none>",
+        *["", "Type:  Opaque", "", "Data", "====", "token:  7 bytes", "x:      0 bytes"],
+    ]

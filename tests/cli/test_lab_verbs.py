@@ -45,9 +45,9 @@ apiVersion: svcnat.io/v1alpha1
 kind: Topology
 clients: 2
 ---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: config}
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
 """
 
 
@@ -72,7 +72,7 @@ def test_up_says_what_is_there(svcnat: Run, runtime: Path, tmp_path: Path) -> No
         assert up == Result(
             0,
             f"lab {name} is up: 1 node, 3 pods, 2 clients\n",
-            "skipped, as svcnat has no use for these kinds: ConfigMap\n",
+            "skipped, as svcnat has no use for these kinds: Job\n",
         )
         again = svcnat("lab", "up", name)
         assert (again.code, again.err) == (1, f"error: lab {name} exists already\n")
@@ -111,7 +111,7 @@ def test_a_labs_manifests_can_be_applied_again(svcnat: Run, lab: str, tmp_path: 
     """Their topology has been read by the lab: it is no kind without use."""
     (tmp_path / "web.yml").write_text(MANIFESTS)
     again = svcnat("--lab", lab, "apply", "-f", str(tmp_path))
-    assert again.err == "skipped, as svcnat has no use for these kinds: ConfigMap\n"
+    assert again.err == "skipped, as svcnat has no use for these kinds: Job\n"
 
 
 @pytest.mark.packets

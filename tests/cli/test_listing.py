@@ -250,3 +250,11 @@ def test_hostile_text_stays_in_its_row(field: str) -> None:
     lines = shown("Service", [from_document(document)]).split("\n")
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)
+
+
+def test_config_maps_and_secrets() -> None:
+    """How many entries they have."""
+    both = made("ConfigMap", "settings", data={"a": "1"}, binaryData={"b": ""})
+    assert shown("ConfigMap", [both]) == "NAME       DATA   AGE\nsettings   2      2m"
+    keys = made("Secret", "keys", type="Opaque", data={"a": ""})
+    assert shown("Secret", [keys], wide=True) == "NAME   TYPE     DATA   AGE\nkeys   Opaque   1      2m"

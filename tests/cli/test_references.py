@@ -36,7 +36,7 @@ def test_words_become_selections(words: list[str], selections: list[Selection]) 
     [
         ([], "you must say which kind of object"),
         (["servises"], "svcnat has no kind 'servises'; did you mean 'services'"),
-        (["configmap"], "svcnat has no kind 'configmap'"),
+        (["job"], "svcnat has no kind 'job'"),
         (["services.apps"], "svcnat has no kind 'services.apps'"),
         (["svc/a", "b"], "no need to give a kind"),
         (["svc/"], "must have a kind and a name"),

@@ -317,7 +317,7 @@ def test_a_field_behind_its_parent() -> None:
 
 def test_no_diagnosis_without_a_known_kind() -> None:
     """What is no object of ours is not explained."""
-    for text in ("a: 1\n", "kind: ConfigMap\nname: x\n", "kind: List\nitems: []\n"):
+    for text in ("a: 1\n", "kind: Job\nname: x\n", "kind: List\nitems: []\n"):
         assert diagnose(text, 1).misplaced == ()
         assert diagnose(text, 1).text == text
 

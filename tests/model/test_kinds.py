@@ -25,6 +25,9 @@ from tests.model.build import COURSE, one
         ("ns", "Namespace"),
         ("ev", "Event"),
         ("events", "Event"),
+        ("cm", "ConfigMap"),
+        ("configmaps", "ConfigMap"),
+        ("secret", "Secret"),
     ],
 )
 def test_words(word: str, name: str) -> None:
@@ -36,7 +39,7 @@ def test_words(word: str, name: str) -> None:
 
 def test_unknown_words() -> None:
     """What is no kind is None."""
-    assert kinds.find("secrets") is None
+    assert kinds.find("jobs") is None
 
 
 def test_documents() -> None:

@@ -88,7 +88,7 @@ def test_lists() -> None:
               ports:
               - port: 70000
         - null
-        - kind: Secret
+        - kind: LimitRange
           apiVersion: v1
     """)
     with pytest.raises(ManifestError) as caught:
@@ -100,7 +100,9 @@ def test_lists() -> None:
     ]
     result = loaded(text.replace("70000", "81").replace("- null\n", ""))
     assert [(each.line, each.resource.metadata.name) for each in result.manifests] == [(4, "one"), (11, "two")]
-    assert [str(each) for each in result.skipped] == ['m.yml:17: Secret: skipped: svcnat has no use for kind "Secret"']
+    assert [str(each) for each in result.skipped] == [
+        'm.yml:17: LimitRange: skipped: svcnat has no use for kind "LimitRange"'
+    ]
 
 
 def test_typed_lists() -> None:
@@ -110,8 +112,8 @@ def test_typed_lists() -> None:
     assert loaded(text).manifests[0].document["kind"] == "Service"
     text = "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: a}\n  spec: {ports: [{port: 0}]}\n- 7\n"
     assert [each.split(":")[0] for each in errors(text)] == ["5", "6"]
-    assert loaded("apiVersion: v1\nkind: SecretList\nitems: []\n").manifests == ()
-    assert loaded("apiVersion: v1\nkind: SecretList\nitems: 3\n").skipped[0].line == 1
+    assert loaded("apiVersion: v1\nkind: LimitRangeList\nitems: []\n").manifests == ()
+    assert loaded("apiVersion: v1\nkind: LimitRangeList\nitems: 3\n").skipped[0].line == 1
 
 
 @pytest.mark.parametrize("kind", ["List", "ServiceList"])
@@ -133,13 +135,11 @@ def test_json_findings_have_lines() -> None:
 
 def test_kinds_without_use_are_skipped() -> None:
     """One line each; another vendor's Service is none of ours."""
-    text = (
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: serving.knative.dev/v1\nkind: Service\n"
-    )
+    text = "apiVersion: v1\nkind: Role\nmetadata: {name: a}\n---\napiVersion: serving.knative.dev/v1\nkind: Service\n"
     result = loaded(text)
     assert result.manifests == ()
     assert [str(each) for each in result.skipped] == [
-        'm.yml:1: ConfigMap default/a: skipped: svcnat has no use for kind "ConfigMap"',
+        'm.yml:1: Role default/a: skipped: svcnat has no use for kind "Role"',
         'm.yml:5: Service: skipped: svcnat has no use for kind "Service"',
     ]
 
@@ -178,7 +178,7 @@ def test_what_is_no_manifest(text: str, expected: str) -> None:
 
 def test_real_kinds_are_no_slips() -> None:
     """Kinds that resemble ours are not taken for them."""
-    for kind in ("ServiceAccount", "Job", "CronJob", "ReplicationController", "PodTemplate", "Ingress"):
+    for kind in ("Role", "Job", "CronJob", "ReplicationController", "PodTemplate", "Ingress"):
         assert loaded(f"apiVersion: v1\nkind: {kind}\n").skipped
 
 
@@ -222,7 +222,7 @@ def test_large_objects() -> None:
 
 def test_aliases_count() -> None:
     """An object that is large only with its aliases written out is as large."""
-    text = "apiVersion: v1\nkind: ConfigMap\nx: &x " + "x" * 1_000_000 + "\ny: [*x, *x]\n"
+    text = "apiVersion: v1\nkind: LimitRange\nx: &x " + "x" * 1_000_000 + "\ny: [*x, *x]\n"
     assert loaded(text).skipped
     fields = 'metadata:\n  name: web\n  managedFields: [&x "' + "x" * 1_100_000 + '", *x, *x]'
     pod = POD.replace("metadata: {name: web}", fields)

@@ -30,6 +30,7 @@ from svcnat.model.objects.cluster import (
     NodeStatus,
     NodeSystemInfo,
 )
+from svcnat.model.objects.contents import ConfigMap, Secret
 from svcnat.model.objects.endpoints import (
     Endpoint,
     EndpointAddress,
@@ -147,6 +148,8 @@ __all__ = [
     "NamespaceSpec",
     "NamespaceStatus",
     "Namespace",
+    "ConfigMap",
+    "Secret",
     "EventSource",
     "EventSeries",
     "Event",

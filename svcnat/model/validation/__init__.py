@@ -10,6 +10,7 @@ from typing import Any
 
 from svcnat.model.defaults import with_defaults
 from svcnat.model.objects import (
+    ConfigMap,
     ControllerRevision,
     DaemonSet,
     Deployment,
@@ -21,6 +22,7 @@ from svcnat.model.objects import (
     Pod,
     ReplicaSet,
     Resource,
+    Secret,
     Service,
     StatefulSet,
 )
@@ -36,6 +38,12 @@ from svcnat.model.validation.apps import (
     check_stateful_set_update,
 )
 from svcnat.model.validation.cluster import check_namespace, check_node, check_node_update
+from svcnat.model.validation.contents import (
+    check_config_map,
+    check_config_map_update,
+    check_secret,
+    check_secret_update,
+)
 from svcnat.model.validation.endpoints import check_endpoints, check_slice, check_slice_update
 from svcnat.model.validation.events import check_event
 from svcnat.model.validation.problems import Problem, immutable
@@ -57,6 +65,8 @@ _CHECKS: dict[type[Resource], Callable[[Any], list[Problem]]] = {
     ControllerRevision: check_controller_revision,
     Node: check_node,
     Namespace: check_namespace,
+    ConfigMap: check_config_map,
+    Secret: check_secret,
     Event: check_event,
 }
 _UPDATES: dict[type[Resource], Callable[[Any, Any], list[Problem]]] = {
@@ -68,6 +78,8 @@ _UPDATES: dict[type[Resource], Callable[[Any, Any], list[Problem]]] = {
     StatefulSet: check_stateful_set_update,
     DaemonSet: check_daemon_set_update,
     Node: check_node_update,
+    ConfigMap: check_config_map_update,
+    Secret: check_secret_update,
 }
 
 
