@@ -129,7 +129,8 @@ def test_a_stand_in_is_asked_at_once_and_without_tls() -> None:
             pod(container, container_statuses=[ContainerStatus(name="main", container_id=identity)])
         )
         assert found.probe.initial_delay_seconds == delay
-        assert found.probe.http_get and (found.probe.http_get.port, found.probe.http_get.scheme) == (443, scheme)
+        assert found.probe.http_get
+        assert (found.probe.http_get.port, found.probe.http_get.scheme) == (443, scheme)
         assert found.probe.period_seconds == 5
 
 
