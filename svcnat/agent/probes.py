@@ -139,8 +139,8 @@ class State:
 def wanted_of_pod(pod: Pod, netns: Where = None) -> tuple[Probed, ...]:
     """Return what is to be probed of a Pod, from its node's network namespace.
 
-    Every container that has a readinessProbe, at the Pod's first address. A Pod without an address, or one that has
-    ended, has nothing to probe.
+    Every container that has a readinessProbe, at the Pod's first address, unless its status says that it does not run.
+    A Pod without an address, or one that has ended, has nothing to probe.
     """
     addresses = [known for ip in addresses_of(pod) if (known := canonical(ip))]
     if not addresses or has_ended(pod):
@@ -155,6 +155,8 @@ def _of_containers(pod: Pod, address: str, netns: Where) -> Iterator[Probed]:
         if container.readiness_probe is None:
             continue
         status = statuses.get(container.name)
+        if status and (status.state.waiting or status.state.terminated):
+            continue
         running = status.state.running if status else None
         probe = container.readiness_probe
         yield Probed(

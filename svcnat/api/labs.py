@@ -160,14 +160,15 @@ class Lab(Cluster):
         return agent.runs(self.built.folder, state.read(self.built.folder).agent)
 
     def wait(self, timeout: float = READY_SECONDS, progress: Progress | None = None) -> tuple[str, ...]:
-        """Wait, at most `timeout` seconds, until the readiness probes of all pods that run have succeeded.
+        """Wait, at most `timeout` seconds, until all pods that run are ready, as far as that takes time.
 
-        The answer is the pods, as NAMESPACE/NAME, that are not ready. `progress` is told how many of how many are.
+        That is, until their init containers have done their work, and their readiness probes have succeeded. The answer
+        is the pods, as NAMESPACE/NAME, that are not ready. `progress` is told how many of how many are.
         """
         end = time.monotonic() + timeout
         with self.news() as news:
             while True:
-                probed = self._probed()
+                probed = self._awaited()
                 unready = tuple(_name(pod) for pod in probed if not is_ready(pod))
                 left = end - time.monotonic()
                 if not unready or left <= 0:
@@ -181,14 +182,9 @@ class Lab(Cluster):
                 if not news.wait(min(left, _LOOK_SECONDS)):
                     time.sleep(min(left, _LOOK_SECONDS))
 
-    def _probed(self) -> list[Pod]:
+    def _awaited(self) -> list[Pod]:
         with self.read() as snapshot:
-            pods = snapshot.list(Pod)
-        return [
-            pod
-            for pod in pods
-            if pod.status.phase == "Running" and any(each.readiness_probe for each in pod.spec.containers)
-        ]
+            return [pod for pod in snapshot.list(Pod) if is_awaited(pod)]
 
     def down(self) -> None:
         """Take the lab down: no namespace, link, process or file stays."""
@@ -270,6 +266,13 @@ class Lab(Cluster):
 
         folder = self.built.folder
         return agent.connect(folder) if agent.have(folder) else None
+
+
+def is_awaited(pod: Pod) -> bool:
+    """Tell whether a pod that has started becomes ready later: by a probe, or when its init containers are done."""
+    if pod.status.phase == "Running":
+        return any(each.readiness_probe for each in pod.spec.containers)
+    return pod.status.phase == "Pending" and bool(pod.status.pod_ip and pod.spec.init_containers)
 
 
 def _name(pod: Pod) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 from svcnat.cli.ages import age
 from svcnat.cli.happenings import seen, source
+from svcnat.cli.pods import pod_ready, pod_restarts, pod_status
 from svcnat.model.objects import (
     Condition,
     ConfigMap,
-    ContainerStatus,
     ControllerRevision,
     DaemonSet,
     Deployment,
@@ -165,42 +165,19 @@ def _endpoint_slice(endpoint_slice: EndpointSlice, now: datetime) -> tuple[str, 
 
 
 def _pod(pod: Pod, now: datetime) -> tuple[str, ...]:
-    total = len(pod.spec.containers)
-    statuses = pod.status.container_statuses
-    ready = sum(bool(status.ready) for status in statuses)
-    if not statuses and condition(pod.status.conditions, "Ready") == "True":
-        ready = total  # a status written by hand, or by a lab, may leave the containers out
     gates = pod.spec.readiness_gates
     passed = sum(condition(pod.status.conditions, gate.condition_type) == "True" for gate in gates)
     return (
         pod.metadata.name,
-        f"{ready}/{total}",
+        pod_ready(pod),
         pod_status(pod),
-        _restarts(statuses, now),
+        pod_restarts(pod, now),
         age(pod.metadata.creation_timestamp, now),
         next(iter(addresses_of(pod)), NONE),
         pod.spec.node_name or NONE,
         pod.status.nominated_node_name or NONE,
         f"{passed}/{len(gates)}" if gates else NONE,
     )
-
-
-def _restarts(statuses: Sequence[ContainerStatus], now: datetime) -> str:
-    """RESTARTS: how many, and how long ago the last one was."""
-    count = sum(status.restart_count or 0 for status in statuses)
-    ends = [end.finished_at for status in statuses if (end := status.last_state.terminated) and end.finished_at]
-    return f"{count} ({age(max(ends), now)} ago)" if count and ends else str(count)
-
-
-def pod_status(pod: Pod) -> str:
-    """STATUS: why a container waits or ended, else the pod's reason or phase."""
-    if pod.metadata.deletion_timestamp:
-        return "Terminating"
-    for status in pod.status.container_statuses:
-        for detail in (status.state.waiting, status.state.terminated):
-            if detail and detail.reason:
-                return detail.reason
-    return pod.status.reason or pod.status.phase or ("Running" if addresses_of(pod) else "Pending")
 
 
 def _deployment(deployment: Deployment, now: datetime) -> tuple[str, ...]:

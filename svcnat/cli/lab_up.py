@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="how long to wait for pods with readiness probes (default: 60); the lab is up all the same",
+        help="how long to wait for readiness probes and init containers (default: 60); the lab is up all the same",
     )
 
 
@@ -40,6 +40,7 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     """Build the lab and say what is in it."""
     from svcnat import api
+    from svcnat.api.labs import is_awaited
 
     name = options.lab = (options.lab or DEFAULT_NAME) if options.name is None else options.name
     progress = _Progress()
@@ -56,12 +57,8 @@ def run(options: argparse.Namespace) -> int:
     print(visible(f"lab {name} is up: {contents}"))
     if not attended:
         say(f"lab {name} has no agent, which needs pip install '.[agent]': commands make its rules, nobody probes")
-    _say_unready(name, [pod for pod in pods if _is_waited_for(pod) and not is_ready(pod)])
+    _say_unready(name, [pod for pod in pods if is_awaited(pod) and not is_ready(pod)])
     return 0
-
-
-def _is_waited_for(pod: Pod) -> bool:
-    return any(container.readiness_probe for container in pod.spec.containers)
 
 
 def _say_unready(name: str, pods: list[Pod]) -> None:

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from svcnat.cli.columns import NONE, labels_text, pod_status, selector_text
+from svcnat.cli.columns import NONE, labels_text, selector_text
+from svcnat.cli.pods import pod_status
 from svcnat.cli.rows import Rows, condition_rows, date_text, group, metadata_rows, several
 from svcnat.controllers.rolling import revision_of
 from svcnat.model.objects import (
     Condition,
     Container,
+    ContainerState,
+    ContainerStatus,
     ControllerRevision,
     DaemonSet,
     Deployment,
@@ -46,9 +49,14 @@ def pod_rows(pod: Pod) -> Rows:
         ["IP:", next(iter(addresses_of(pod)), "")],
         *group("IPs:", [["  IP:", address] for address in addresses_of(pod)]),
     ]
-    found += [*_controlled_by(pod), ["Containers:"]]
-    for container in pod.spec.containers:
-        found += _container(container, "  ")
+    found += _controlled_by(pod)
+    for title, containers, statuses in (
+        ("Init Containers:", pod.spec.init_containers, status.init_container_statuses),
+        ("Containers:", pod.spec.containers, status.container_statuses),
+    ):
+        told = {each.name: each for each in statuses}
+        rows = [row for each in containers for row in _container(each, "  ", told.get(each.name))]
+        found += [[title], *rows] if containers else []
     return [*found, *condition_rows(status.conditions)]
 
 
@@ -56,14 +64,35 @@ def _start_time(started: str | None) -> Rows:
     return [["Start Time:", date_text(started)]] if started else []
 
 
-def _container(container: Container, indent: str) -> Rows:
+def _container(container: Container, indent: str, status: ContainerStatus | None = None) -> Rows:
     ports = [f"{port.container_port}/{port.protocol or 'TCP'}" for port in container.ports]
     found = [[f"{indent}{container.name}:"], [f"{indent}  Image:", container.image]]
     found.append([f"{indent}  {'Ports' if len(ports) > 1 else 'Port'}:", ", ".join(ports) or NONE])
     for label, words in (("Command", container.command), ("Args", container.args)):
         if words:
             found += [[f"{indent}  {label}:"], *([f"{indent}    {word}"] for word in words)]
-    return found
+    return found + [[f"{indent}  {row[0]}", *row[1:]] for row in _fares(status)] if status else found
+
+
+def _fares(status: ContainerStatus) -> Rows:
+    found = _state("State:", status.state)
+    if status.last_state.terminated:
+        found += _state("Last State:", status.last_state)
+    count = status.restart_count or 0
+    return [*found, ["Ready:", str(bool(status.ready))], ["Restart Count:", str(count)]]
+
+
+def _state(label: str, state: ContainerState) -> Rows:
+    detail = state.running or state.terminated or state.waiting
+    kind = "Running" if state.running else "Terminated" if state.terminated else "Waiting"
+    if detail is None:
+        return [[label, kind]]
+    found = [["  Reason:", detail.reason], ["  Message:", detail.message if state.terminated else ""]]
+    if state.terminated:
+        found += [["  Exit Code:", str(detail.exit_code or 0)], ["  Signal:", str(detail.signal or "")]]
+    found += [["  Started:", date_text(detail.started_at) if detail.started_at else ""]]
+    found += [["  Finished:", date_text(detail.finished_at) if detail.finished_at else ""]]
+    return [[label, kind], *(row for row in found if row[1])]
 
 
 def rows(resource: Resource, objects: Objects) -> Rows:

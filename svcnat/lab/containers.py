@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from svcnat.lab.addressing import Addresses
+from svcnat.lab.supervision import Part
 from svcnat.model.objects import Container, Pod, Service
 
 STAND_IN: tuple[str, ...] = ()
@@ -35,6 +36,18 @@ class Place:
     node: str
     node_addresses: Addresses
     addresses: Addresses
+
+
+def all_of(pod: Pod) -> tuple[Container, ...]:
+    """A pod's containers in the order in which they start: init containers, then the others."""
+    return (*pod.spec.init_containers, *pod.spec.containers)
+
+
+def part_of(pod: Pod, container: Container) -> Part:
+    """What a container is in its pod; an init container that restarts always is a sidecar (KEP-753)."""
+    if container not in pod.spec.init_containers:
+        return "main"
+    return "sidecar" if container.restart_policy == "Always" else "init"
 
 
 # --- the command ---------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def programs_of(lab: Lab, pod: Pod, path: str) -> tuple[Program, ...]:
     """What each container of a pod runs on this machine."""
     return tuple(
         Program(each.name, asked, containers.command_of(each, lab.topology.images, path))
-        for each, asked in zip(pod.spec.containers, asked_of(pod), strict=True)
+        for each, asked in zip(containers.all_of(pod), asked_of(pod), strict=True)
     )
 
 
@@ -46,7 +46,7 @@ def asked_of(pod: Pod) -> tuple[str, ...]:
     """The digest of what each container's manifest asks to be run."""
     return tuple(
         hashlib.sha256("\0".join((each.image, *each.command, "", *each.args)).encode()).hexdigest()[:16]
-        for each in pod.spec.containers
+        for each in containers.all_of(pod)
     )
 
 
@@ -66,12 +66,14 @@ class Furnisher:
             files["/etc/resolv.conf"] = text
         for target, text in files.items():
             (folder / Path(target).name).write_text(text, encoding="utf-8")
-        made = {each.name: self._environment(pod, each, place) for each in pod.spec.containers}
-        mounts = {each.name: volumes.mounts_of(pod, each, folder / _VOLUMES) for each in pod.spec.containers}
+        spec = pod.spec
+        # Those who name no container get the first one's.
+        ordered = (*spec.containers, *spec.init_containers)
+        made = {each.name: self._environment(pod, each, place) for each in ordered}
+        mounts = {each.name: volumes.mounts_of(pod, each, folder / _VOLUMES) for each in ordered}
         for source in {source for each in mounts.values() for source in each.values()}:
             source.mkdir(parents=True, exist_ok=True)
             source.chmod(0o777)  # as the kubelet's: whoever the program runs as, it may write
-        spec = pod.spec
         write_crew(
             self._lab.folder,
             Crew(
@@ -90,8 +92,8 @@ class Furnisher:
                 environments={name: variables for name, (variables, _) in made.items()},
                 mounts={name: {at: str(source) for at, source in each.items()} for name, each in mounts.items()},
                 tasks=tuple(
-                    self._task(each, program, *made[each.name])
-                    for each, program in zip(spec.containers, started.programs, strict=True)
+                    self._task(pod, each, program, *made[each.name])
+                    for each, program in zip(containers.all_of(pod), started.programs, strict=True)
                     if program.command
                 ),
             ),
@@ -119,10 +121,13 @@ class Furnisher:
             return None
         return _texts(found)
 
-    def _task(self, container: Container, program: Program, environment: dict[str, str], trouble: str) -> Task:
+    def _task(
+        self, pod: Pod, container: Container, program: Program, environment: dict[str, str], trouble: str
+    ) -> Task:
         words = tuple(containers.expanded(word, environment) for word in program.command)
         file = containers.program(words[0], environment.get("PATH", self._path)) or words[0]
-        return Task(container.name, (file, *words[1:]), container.working_dir or "/", trouble=trouble)
+        folder, part = container.working_dir or "/", containers.part_of(pod, container)
+        return Task(container.name, (file, *words[1:]), folder, trouble=trouble, part=part)
 
 
 def _texts(found: Any) -> dict[str, str]:

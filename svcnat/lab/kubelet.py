@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from svcnat.errors import ExhaustedError, LabError
 from svcnat.kernel import netns
-from svcnat.lab import crews, names, network, process, state, statuses
+from svcnat.lab import containers, crews, names, network, process, state, statuses
 from svcnat.lab.addressing import Addresses, next_pod
 from svcnat.lab.containers import Place
 from svcnat.lab.control import Control, Port, StandIn
@@ -66,8 +66,8 @@ def start(lab: Lab, *, probing: bool = True) -> Pass:
         now.stop(key for key, pod in now.wanted.items() if key in now.pods and not now.runs(key, pod))
         now.clear_away_strangers()
         now.start(key for key in now.wanted if key not in now.pods)
-        now.serve()
         now.man()
+        now.serve()
         now.report()
         return now.done
 
@@ -221,10 +221,24 @@ class _Round:
         with Control(self.lab.folder) as control:
             served = control.served()
             control.close_pods(sorted(served - {started.device for started in self.pods.values()}))
-            missing = {key: started for key, started in self.pods.items() if started.device not in served}
+            missing = {
+                key: started
+                for key, started in self.pods.items()
+                if started.device not in served and self._is_initialized(key, started)
+            }
             failures = control.open([self._stand_in(key, started) for key, started in missing.items()])
         for key, started in missing.items():
             self.pods[key] = replace(started, troubles=failures.get(started.device, ()))
+
+    def _is_initialized(self, key: str, started: Started) -> bool:
+        pod = self.wanted.get(key)
+        if pod and started.name in self.done.started:
+            pod = replace(pod, status=PodStatus())  # it speaks of the time before
+        return pod is None or statuses.is_initialized(pod, self._tasks(started))
+
+    def _tasks(self, started: Started) -> statuses.Tasks:
+        crew = self._crews.states.get(started.device)
+        return {each.name: each for each in crew.tasks} if crew else {}
 
     def _furnish(self, new: dict[str, Started]) -> None:
         """Write down what these pods are to run and see."""
@@ -339,11 +353,10 @@ class _Round:
         if started is None or started.ending:
             reason = self.done.pending.get(_name(pod), _STILL_ENDING)
             return pod.spec.node_name, statuses.pending(pod, reason, now)
-        crew = self._crews.states.get(started.device)
-        tasks = {each.name: each for each in crew.tasks} if crew else {}
+        tasks = self._tasks(started)
         status, anew = pod.status, _name(pod) in self.done.started
         if status.pod_ip == started.v4 and not anew and (status.phase == "Running" or started.manned):
-            return started.node, statuses.faring(pod, tasks, now, probing=self._probing)
+            return started.node, statuses.faring(pod, tasks, now, probing=self._probing, troubles=started.troubles)
         node = self._nodes[started.node]
         return started.node, statuses.running(pod, started, node, tasks, now, probing=self._probing)
 
@@ -353,11 +366,12 @@ def _name(pod: Pod) -> str:
 
 
 def _ports(pod: Pod, programs: tuple[Program, ...]) -> tuple[Port, ...]:
-    """The ports that are to be stood in for."""
+    """The ports that are to be stood in for: those of init containers that do not stay are nobody's."""
     manned = {each.name for each in programs if each.command}
     return tuple(
         Port(port.protocol or "TCP", port.container_port)
-        for container in pod.spec.containers
+        for container in containers.all_of(pod)
+        if containers.part_of(pod, container) != "init"
         for port in container.ports
         if port.container_port and container.name not in manned
     )

@@ -21,13 +21,13 @@ _LOOK_SECONDS = 0.1
 
 
 def container_of(pod: Pod, name: str) -> str:
-    """The container of that name, or the first one.
+    """The container of that name, init containers among them, or the first one.
 
     Raises:
         LabError: the pod has no container of that name.
 
     """
-    containers = [each.name for each in pod.spec.containers]
+    containers = [each.name for each in (*pod.spec.containers, *pod.spec.init_containers)]
     if name and name not in containers:
         raise LabError(f"container {name} is not valid for pod {pod.metadata.name}: it has {', '.join(containers)}")
     return name or containers[0]

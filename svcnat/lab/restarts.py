@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from svcnat.lab.supervision import Part
+
 BASE_SECONDS = 10.0
 
 _MOST = 30  # times the base: five minutes
 _FORGIVEN = 60  # times the base: ten minutes
+
+
+def policy_of(part: Part, policy: str) -> str:
+    """The restart policy of a container in a pod of that policy: init containers are to succeed, sidecars to stay."""
+    if part == "sidecar":
+        return "Always"
+    return "OnFailure" if part == "init" and policy == "Always" else policy
 
 
 def comes_back(policy: str, code: int) -> bool:

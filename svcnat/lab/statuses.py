@@ -6,7 +6,7 @@ Pure, but for the time that it is told. Who starts and ends what is :mod:`svcnat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -26,6 +26,9 @@ from svcnat.model.objects import (
 )
 from svcnat.model.pods import STAND_IN
 
+_INITIALIZING = "PodInitializing"
+_NEVER = ContainerStatus().last_state  # the default itself, which no JSON mentions
+
 Tasks = Mapping[str, TaskState]
 """How the processes of a pod fare, by container; stand-ins are not in it."""
 
@@ -40,18 +43,20 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
     manned = {each.name for each in started.programs if each.command}
     probed = [each.name for each in pod.spec.containers if probing and each.readiness_probe]
     said = next((each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"), None)
+    incomplete = _incomplete(pod, tasks)
     if started.troubles:
         message = "; ".join(started.troubles)
         unready, ready = containers, Condition(type="Ready", status="False", reason=NOT_READY, message=message)
     elif said and not probed:
         unready, ready = containers, said
     else:
-        unready, ready = probed, ready_condition(probed, now)
+        unready = containers if incomplete else probed
+        ready = ready_condition(unready, now)
     status = PodStatus(
         phase="Running",
         conditions=[
             Condition(type="PodScheduled", status="True", last_transition_time=now),
-            Condition(type="Initialized", status="True", last_transition_time=now),
+            _initialized(incomplete, now),
             ready,
         ],
         host_ip=node.addresses.v4,
@@ -59,6 +64,9 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
         pod_ip=started.v4,
         pod_ips=[PodIP(ip=started.v4), PodIP(ip=started.v6)],
         start_time=now,
+        init_container_statuses=[
+            _init_container(pod, each, None, tasks.get(each.name), now) for each in pod.spec.init_containers
+        ],
         container_statuses=[
             ContainerStatus(
                 name=container.name,
@@ -66,10 +74,8 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
                 container_id="" if container.name in manned else f"{STAND_IN}{started.device}/{container.name}",
                 ready=container.name not in unready,
                 restart_count=0,
-                started=True,
-                state=_state(pod, tasks[container.name])
-                if container.name in tasks
-                else ContainerState(running=ContainerStateDetail(started_at=now)),
+                started=not incomplete,
+                state=_state(pod, tasks[container.name]) if container.name in tasks else _stood_in(incomplete, now),
             )
             for container in pod.spec.containers
         ],
@@ -77,23 +83,103 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
     return faring(replace(pod, status=status), tasks, now, probing=probing)
 
 
-def faring(pod: Pod, tasks: Tasks, now: str, *, probing: bool) -> PodStatus:
-    """The status of a pod that runs, with how its processes fare: the very one that it has, if that is known."""
-    told = {each.name: each for each in pod.status.container_statuses}
-    statuses = [
-        _container(pod, each, told.get(each.name), tasks[each.name], probing=probing)
-        if each.name in tasks
-        else told.get(each.name) or ContainerStatus(name=each.name, image=each.image)
-        for each in pod.spec.containers
-    ]
-    phase = _phase(pod, tasks)
-    if not tasks or (statuses, phase) == (pod.status.container_statuses, pod.status.phase):
+def faring(pod: Pod, tasks: Tasks, now: str, *, probing: bool, troubles: Sequence[str] = ()) -> PodStatus:
+    """The status of a pod that runs, with how its processes fare: the very one that it has, if that is known.
+
+    `troubles` are the ports that its stand-ins could not open.
+    """
+    if not tasks:
         return pod.status
+    initialized = is_initialized(pod, tasks)
+    inits = {each.name: each for each in pod.status.init_container_statuses}
+    init_statuses = [
+        _init_container(pod, each, inits.get(each.name), tasks.get(each.name), now) for each in pod.spec.init_containers
+    ]
+    told = {each.name: each for each in pod.status.container_statuses}
+    statuses = []
+    for each in pod.spec.containers:
+        status = told.get(each.name)
+        if each.name in tasks:
+            status = _container(pod, each, status, tasks[each.name], probing=probing)
+        elif status and status.state.waiting and initialized:
+            # Its stand-in begins now.
+            ready = not troubles and not (probing and each.readiness_probe)
+            status = replace(status, ready=ready, started=True, state=_stood_in([], now))
+        statuses.append(status or ContainerStatus(name=each.name, image=each.image))
+    phase = _phase(pod, tasks) if initialized else _phase_before(pod, tasks)
+    before = pod.status.init_container_statuses, pod.status.container_statuses, pod.status.phase
+    if (init_statuses, statuses, phase) == before:
+        return pod.status
+    unready = [each.name for each in statuses if each.ready is False]
+    conditions = _conditions(pod, phase, unready, now)
+    if pod.spec.init_containers:
+        conditions = _put(conditions, _initialized([] if initialized else _incomplete(pod, tasks), now))
     return replace(
         pod.status,
         phase=phase,
+        init_container_statuses=init_statuses,
         container_statuses=statuses,
-        conditions=_conditions(pod, phase, [each.name for each in statuses if each.ready is False], now),
+        conditions=conditions,
+    )
+
+
+def is_initialized(pod: Pod, tasks: Tasks) -> bool:
+    """Tell whether the init containers of a pod have done their work, and its sidecars run; it stays so."""
+    said = {each.type: each.status for each in pod.status.conditions}
+    if not tasks:
+        return said.get("Initialized") != "False"
+    # A new pod's manifest may say what it likes.
+    known = bool(pod.status.init_container_statuses) and said.get("Initialized") == "True"
+    return known or not _incomplete(pod, tasks)
+
+
+def _incomplete(pod: Pod, tasks: Tasks) -> list[str]:
+    """The init containers that others wait for; one without a process does nothing, and is complete."""
+    found = []
+    for each in pod.spec.init_containers:
+        task = tasks.get(each.name)
+        if task and not (task.since if each.restart_policy == "Always" else _is_over(task) and _code(task) == 0):
+            found.append(each.name)
+    return found
+
+
+def _is_over(task: TaskState) -> bool:
+    return task.last is not None and not task.since and not task.wait
+
+
+def _code(task: TaskState) -> int:
+    return task.last.code if task.last else 0
+
+
+def _stood_in(incomplete: Sequence[str], now: str) -> ContainerState:
+    """The state of a container without a process, which begins when the init containers have done their work."""
+    if incomplete:
+        return ContainerState(waiting=ContainerStateDetail(reason=_INITIALIZING))
+    return ContainerState(running=ContainerStateDetail(started_at=now))
+
+
+def _initialized(incomplete: Sequence[str], now: str) -> Condition:
+    if not incomplete:
+        return Condition(type="Initialized", status="True", last_transition_time=now)
+    message = f"containers with incomplete status: [{' '.join(incomplete)}]"
+    reason = "ContainersNotInitialized"
+    return Condition(type="Initialized", status="False", reason=reason, message=message, last_transition_time=now)
+
+
+def _init_container(
+    pod: Pod, container: Container, told: ContainerStatus | None, task: TaskState | None, now: str
+) -> ContainerStatus:
+    """How an init container fares; ready is one that has done its work, or a sidecar that runs."""
+    stays = container.restart_policy == "Always"
+    if task:
+        found = _container(pod, container, told, task, probing=False)
+        return found if stays else replace(found, ready=_is_over(task) and _code(task) == 0)
+    if told:
+        return told
+    done = ContainerStateDetail(reason="Completed", started_at=now, finished_at=now, exit_code=0)
+    state = ContainerState(running=ContainerStateDetail(started_at=now)) if stays else ContainerState(terminated=done)
+    return ContainerStatus(
+        name=container.name, image=container.image, ready=True, started=stays, restart_count=0, state=state
     )
 
 
@@ -110,7 +196,8 @@ def pending(pod: Pod, reason: str, now: str) -> PodStatus:
 
 def resumed(pod: Pod, task: Task) -> Task:
     """A container's process as another supervisor is to have it, by what the status tells of the one before."""
-    told = next((each for each in pod.status.container_statuses if each.name == task.name), None)
+    known = (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    told = next((each for each in known if each.name == task.name), None)
     if told is None:
         return task
     count = told.restart_count or 0
@@ -125,7 +212,7 @@ def resumed(pod: Pod, task: Task) -> Task:
 def _container(
     pod: Pod, container: Container, told: ContainerStatus | None, task: TaskState, *, probing: bool
 ) -> ContainerStatus:
-    state, last = _state(pod, task), ContainerState()
+    state, last = _state(pod, task), _NEVER
     if task.last and not state.terminated:
         last = ContainerState(terminated=_end(task.last))
     elif told:
@@ -155,7 +242,8 @@ def _state(pod: Pod, task: TaskState) -> ContainerState:
             f"pod={meta.name}_{meta.namespace}({meta.uid})"
         )
         waiting = ContainerStateDetail(reason="CrashLoopBackOff", message=message)
-        return ContainerState(waiting=waiting if task.wait else ContainerStateDetail(reason="ContainerCreating"))
+        begins = ContainerStateDetail(reason=_INITIALIZING if pod.spec.init_containers else "ContainerCreating")
+        return ContainerState(waiting=waiting if task.wait else begins)
     return ContainerState(terminated=_end(task.last))
 
 
@@ -174,17 +262,28 @@ def _phase(pod: Pod, tasks: Tasks) -> str:
     known = [tasks.get(each.name) for each in pod.spec.containers]
     if any(each and each.trouble for each in known):
         return "Pending"
-    ends = [each.last for each in known if each and each.last and not each.since and not each.wait]
+    ends = [each.last for each in known if each and each.last and _is_over(each)]
     if len(ends) < len(known):
         return "Running"
     return "Failed" if any(each.code for each in ends) else "Succeeded"
+
+
+def _phase_before(pod: Pod, tasks: Tasks) -> str:
+    """The phase of a pod that is not initialized: an init container that failed for good is its end."""
+    inits = [tasks[each.name] for each in pod.spec.init_containers if each.name in tasks]
+    return "Failed" if any(_is_over(each) and _code(each) for each in inits) else "Pending"
 
 
 def _conditions(pod: Pod, phase: str, unready: list[str], now: str) -> list[Condition]:
     new = ready_condition(unready, now)
     if phase in ("Succeeded", "Failed"):
         new = replace(new, reason="PodCompleted" if phase == "Succeeded" else "PodFailed", message="")
-    old = next((each for each in pod.status.conditions if each.type == new.type), None)
+    return _put(pod.status.conditions, new)
+
+
+def _put(conditions: Sequence[Condition], new: Condition) -> list[Condition]:
+    """The conditions with another one of its type, which keeps its time if it says the same."""
+    old = next((each for each in conditions if each.type == new.type), None)
     if old and old.status == new.status:
         new = replace(new, last_transition_time=old.last_transition_time, message=new.message or old.message)
-    return [*(each for each in pod.status.conditions if each.type != new.type), new]
+    return [*(each for each in conditions if each.type != new.type), new]

@@ -40,6 +40,29 @@ class Process:
         self._since, self._began = "", 0.0
         self._back_off = restarts.BackOff(crew.back_off)
         self._run = 0
+        self._asked = False
+
+    @property
+    def begun(self) -> bool:
+        """True if it was started, whatever became of it."""
+        return bool(self.pid or self.last) or self.due is not None
+
+    @property
+    def over(self) -> bool:
+        """True if it has ended for good."""
+        return self.last is not None and not self.pid and self.due is None
+
+    @property
+    def failed(self) -> bool:
+        """True if it has ended for good, and not well."""
+        return self.over and self.last is not None and self.last.code != 0
+
+    @property
+    def holds_up(self) -> bool:
+        """True if those after it have to wait: for an init container to succeed, for a sidecar to run."""
+        if self.task.part == "init":
+            return not self.over or self.failed
+        return self.task.part == "sidecar" and not self.pid
 
     @property
     def state(self) -> TaskState:
@@ -55,7 +78,7 @@ class Process:
 
     def start(self) -> None:
         """Run the command; one that cannot be run has ended at once."""
-        self.due = None
+        self.due, self._asked = None, False
         self._since, self._began = _now(), time.monotonic()
         try:
             log = self._next_log()
@@ -111,7 +134,7 @@ class Process:
     def _end(self, how: Ended) -> None:
         self.pid = 0
         self.last = how
-        if restarts.comes_back(self.crew.policy, how.code):
+        if restarts.comes_back(restarts.policy_of(self.task.part, self.crew.policy), how.code):
             now = time.monotonic()
             self._wait, self._back_off = self._back_off.after(now - self._began)
             self.due = now + self._wait
@@ -120,6 +143,12 @@ class Process:
         """Start it again."""
         self.restarts += 1
         self.start()
+
+    def ask(self) -> None:
+        """Ask the process to end, once."""
+        if self.pid and not self._asked:
+            self._asked = True
+            _kill([self.pid], signal.SIGTERM)
 
     def clear_away(self) -> None:
         """End what the container's process left behind, which is all that has its mounts."""
@@ -130,17 +159,13 @@ class Process:
 
 
 class Pod:
-    """The containers of a pod; `deadline` is when those that were asked to leave are made to."""
+    """The containers of a pod; `deadline` is when those that were asked to end are made to."""
 
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
         self.processes = [Process(crew, task) for task in crew.tasks]
+        self.leaving = False
         self.deadline: float | None = None
-
-    @property
-    def leaving(self) -> bool:
-        """True if it is about to end."""
-        return self.deadline is not None
 
     @property
     def empty(self) -> bool:
@@ -152,20 +177,42 @@ class Pod:
         """What there is to tell."""
         return CrewState(self.crew.key, tuple(process.state for process in self.processes), self.leaving)
 
-    def start(self) -> None:
-        """Run every container that has not ended for good, or cannot be run."""
+    @property
+    def _done(self) -> bool:
+        """True if there is nothing more to do: its containers have ended for good, or will never be started."""
+        main = [process for process in self.processes if process.task.part == "main"]
+        lost = any(process.failed for process in self.processes if process.task.part == "init")
+        return lost or (bool(main) and all(process.over for process in main))
+
+    def advance(self) -> None:
+        """Start what can start now, init containers one after another; ask those to end that are to."""
+        if self.leaving or self._done:
+            self._wind_up()
+            return
         for process in self.processes:
-            if process.last is None and not process.task.trouble:
+            if not process.begun and not process.task.trouble:
                 process.start()
+            if process.holds_up:
+                break
 
     def leave(self, grace: float | None) -> None:
         """Ask every process to end, and note how long it may take."""
         deadline = time.monotonic() + (self.crew.grace if grace is None else min(self.crew.grace, grace))
-        if self.deadline is None:
-            _kill((process.pid for process in self.processes if process.pid), signal.SIGTERM)
+        # What was asked to end because the others were done has had time already.
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
+        self.leaving = True
+        self._wind_up()
+
+    def _wind_up(self) -> None:
+        """End containers, and then sidecars, which serve them, one after another from the last."""
         for process in self.processes:
             process.due = None
+        running = [process for process in self.processes if process.pid]
+        if running and self.deadline is None:
+            self.deadline = time.monotonic() + self.crew.grace
+        others = [process for process in running if process.task.part != "sidecar"]
+        for process in others or running[-1:]:
+            process.ask()
 
     def kill(self) -> None:
         """End every process."""

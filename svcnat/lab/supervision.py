@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +17,10 @@ from svcnat.errors import LabError
 from svcnat.lab.channel import Channel, Reply, portions
 
 _PODS, _LOGS, _CREW = "pods", "logs", "crew.json"
+
+
+Part = Literal["main", "init", "sidecar"]
+"""What a container is in its pod: one of its `containers`, or an init container, which may be one that stays."""
 
 
 class Task(Struct, frozen=True, omit_defaults=True):
@@ -31,13 +36,15 @@ class Task(Struct, frozen=True, omit_defaults=True):
     restarts: int = 0
     ended: Ended | None = None
     trouble: str = ""
+    part: Part = "main"
 
 
 class Crew(Struct, frozen=True, omit_defaults=True):
     """The processes of a pod, and what they see.
 
     `key` is its own in the lab, `netns` a path, `logs` a folder, `files` are sources by target, `environments` are by
-    container, also of those without a process; `path` is where programs are looked for.
+    container, also of those without a process; `path` is where programs are looked for. `tasks` are in the order in
+    which they start.
     """
 
     key: str

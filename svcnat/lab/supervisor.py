@@ -90,7 +90,7 @@ class Supervisor:
             crew = None if key in self._pods else read_crew(self._folder, key)
             if crew:
                 self._pods[key] = Pod(crew)
-                self._pods[key].start()
+                self._pods[key].advance()
                 self.version += 1
 
     def _leave(self, keys: Iterable[str], grace: float | None) -> None:
@@ -121,9 +121,7 @@ class Supervisor:
                     process.ended(status)
                     self.version += 1
         for pod in self._pods.values():
-            if pod.leaving:
-                for process in pod.processes:
-                    process.due = None
+            pod.advance()
         self._see_off()
 
     def pass_time(self) -> None:
@@ -135,6 +133,7 @@ class Supervisor:
             for process in pod.processes:
                 if process.due is not None and now >= process.due:
                     process.restart()
+                    pod.advance()
                     self.version += 1
 
     def _see_off(self) -> None:
@@ -148,7 +147,7 @@ class Supervisor:
         due = [end for _, end in self._waiting.values()]
         for pod in self._pods.values():
             due += [process.due for process in pod.processes if process.due is not None]
-            if pod.deadline is not None:
+            if pod.deadline is not None and not pod.empty:
                 # One that is killed and held on to by the kernel is not asked again and again.
                 due.append(max(pod.deadline, now + 0.05))
         return max(0.0, min([end - now for end in due], default=_LOOK_ROUND))

@@ -222,7 +222,7 @@ class PodStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     pod_ip: str = field(default="", name="podIP")
     pod_ips: list[PodIP] = field(default_factory=list, name="podIPs")
     start_time: str | None = None
-    init_container_statuses: Any = None
+    init_container_statuses: list[ContainerStatus] = []
     container_statuses: list[ContainerStatus] = []
     ephemeral_container_statuses: Any = None
     qos_class: str = ""
