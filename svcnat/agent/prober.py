@@ -27,6 +27,7 @@ Report = Callable[[Result], Awaitable[None]]
 
 MOST_AT_ONCE = 512
 
+_EAGER_SECONDS = 0.25  # after the first attempt at what was never ready; doubled with each, until that is the period
 _QUIET_SECONDS = 60.0  # between two reports of failures that change nothing
 _LATE_SECONDS = 0.2  # by so much the loop may be late; beyond, a timeout says nothing about the endpoint
 
@@ -161,7 +162,7 @@ class Prober:
         self._release(subject)
         if not subject.ended:
             loop = asyncio.get_running_loop()
-            delay = _turn(loop.time(), subject.period / 2, subject.phase, subject.period)
+            delay = subject.eagerness() or _turn(loop.time(), subject.period / 2, subject.phase, subject.period)
             subject.timer = loop.call_later(delay, self._due, subject)
 
     async def _attempt(self, probed: Probed) -> Outcome:
@@ -229,6 +230,15 @@ class _Subject:
         self.ended = False
         self.said = ""
         self.said_at: float | None = None
+        self._eagerness = _EAGER_SECONDS
+
+    def eagerness(self) -> float:
+        """Return in how many seconds to ask again, because it was never ready; 0 when it is to wait for its turn."""
+        if self.state.ready or self._eagerness >= self.period:
+            self._eagerness = self.period
+            return 0
+        self._eagerness *= 2
+        return self._eagerness / 2
 
     def told(self, ready: bool) -> None:  # noqa: FBT001 - the object's own value
         """The objects say `ready`."""

@@ -270,6 +270,34 @@ def test_the_initial_delay_counts_from_the_start_of_the_container() -> None:
     run(main())
 
 
+def test_what_was_never_ready_is_asked_again_soon() -> None:
+    """After 1/4 s, 1/2 s and so on up to the period; what was ready once has to wait for its turn, as in a cluster."""
+
+    async def main() -> None:
+        world = World()
+        world.codes["a"] = 1
+        async with world.prober() as prober:
+            await prober.update([probed("a", period_seconds=3, failure_threshold=1)])
+            await asyncio.sleep(20)
+            times = [when for when, _ in world.asked]
+            assert [pytest.approx(later - earlier, abs=0.01) for earlier, later in pairwise(times[:5])] == [
+                0.25,
+                0.5,
+                1,
+                2,
+            ]
+            assert all(1.5 <= later - earlier <= 4.5 for earlier, later in pairwise(times[4:]))
+            world.codes["a"] = 0
+            await asyncio.sleep(5)
+            assert world.said()[-1] == ("a", True, "", True)
+            world.codes["a"] = 1
+            asked = len(world.asked)
+            await asyncio.sleep(30)
+            assert len(world.asked) - asked in (9, 10, 11)
+
+    run(main())
+
+
 def test_what_is_no_longer_wanted_ends_at_once() -> None:
     """Amid an attempt as well: when update returns, nothing asks any more. A changed probe begins anew."""
 
