@@ -34,8 +34,9 @@ $(VENV)/.ready: pyproject.toml .ci/system-packages | system
 	@$(BIN)/python -m compileall -q $(VENV)/lib svcnat || true
 	@touch $@
 
-demo: setup ## run the back-end example: a service, its pods, balanced requests, a killed pod
+demo: setup ## run the examples: a service and its pods, then a whole application of three tiers, pods dying in both
 	@$(BIN)/python netns-lab/back-end/demo.py
+	@$(BIN)/python netns-lab/three-tier/demo.py
 
 test: setup tools lint ## run every test, with the real programs that some need
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --cov --cov-report=
