@@ -6,14 +6,12 @@ decision; how a process is run and started again, the supervisor's.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -25,10 +23,11 @@ from svcnat.lab.labs import Lab
 from svcnat.lab.process import ProcessId
 from svcnat.lab.state import Program, Started
 from svcnat.lab.supervision import Crew, CrewState, Supervision, Task, files_of, logs_of, read_crew, write_crew
-from svcnat.model import kinds
-from svcnat.model.objects import Container, Pod, Service
+from svcnat.model.contents import variables
+from svcnat.model.objects import ConfigMap, Container, Pod, Secret, Service
 from svcnat.store.snapshot import Snapshot
 
+_KINDS: dict[str, type[ConfigMap | Secret]] = {"ConfigMap": ConfigMap, "Secret": Secret}
 _VOLUMES = "volumes"
 _POLITE = 0.3  # seconds for processes that end when they are asked to
 _GRACE_SECONDS = 30.0
@@ -56,9 +55,11 @@ class Furnisher:
     def __init__(self, lab: Lab, snapshot: Snapshot, path: str) -> None:
         self._lab, self._snapshot, self._path = lab, snapshot, path
         self._services: dict[str, Sequence[Service]] = {}
+        self._given: dict[str, str] = {}
 
-    def furnish(self, pod: Pod, started: Started, place: Place, where: str) -> None:
-        """Write the files of a pod that starts, in the network namespace `where`."""
+    def furnish(self, pod: Pod, started: Started, place: Place, where: str) -> Started:
+        """Write the files of a pod that starts, in the network namespace `where`, and say what it was given."""
+        self._given = {}
         folder = files_of(self._lab.folder, started.device)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = {"/etc/hosts": containers.hosts_file(pod, place.addresses)}
@@ -67,9 +68,8 @@ class Furnisher:
         for target, text in files.items():
             (folder / Path(target).name).write_text(text, encoding="utf-8")
         spec = pod.spec
-        # Those who name no container get the first one's.
         ordered = (*spec.containers, *spec.init_containers)
-        made = {each.name: self._environment(pod, each, place) for each in ordered}
+        environments, tasks = self._containers(pod, started, place)
         mounts = {each.name: volumes.mounts_of(pod, each, folder / _VOLUMES) for each in ordered}
         for source in {source for each in mounts.values() for source in each.values()}:
             source.mkdir(parents=True, exist_ok=True)
@@ -89,15 +89,38 @@ class Furnisher:
                 else float(spec.termination_grace_period_seconds),
                 back_off=self._lab.topology.back_off,
                 path=self._path,
-                environments={name: variables for name, (variables, _) in made.items()},
+                environments=environments,
                 mounts={name: {at: str(source) for at, source in each.items()} for name, each in mounts.items()},
-                tasks=tuple(
-                    self._task(pod, each, program, *made[each.name])
-                    for each, program in zip(containers.all_of(pod), started.programs, strict=True)
-                    if program.command
-                ),
+                tasks=tasks,
             ),
         )
+        return replace(started, given=self._given)
+
+    def renew(self, pod: Pod, started: Started, place: Place) -> Started:
+        """Write down what a pod that runs is given now: it counts for containers that start, or start again."""
+        self._given = {}
+        environments, tasks = self._containers(pod, started, place)
+        if crew := read_crew(self._lab.folder, started.device):
+            known = {each.name: each for each in crew.tasks}
+            tasks = tuple(
+                replace(each, restarts=known[each.name].restarts, ended=known[each.name].ended) for each in tasks
+            )
+            write_crew(self._lab.folder, replace(crew, environments=environments, tasks=tasks))
+        return replace(started, given=self._given)
+
+    def _containers(
+        self, pod: Pod, started: Started, place: Place
+    ) -> tuple[dict[str, dict[str, str]], tuple[Task, ...]]:
+        """The environment of each container, and what those run that have a program."""
+        # Those who name no container get the first one's.
+        ordered = (*pod.spec.containers, *pod.spec.init_containers)
+        made = {each.name: self._environment(pod, each, place) for each in ordered}
+        tasks = tuple(
+            self._task(pod, each, program, *made[each.name])
+            for each, program in zip(containers.all_of(pod), started.programs, strict=True)
+            if program.command
+        )
+        return {name: found for name, (found, _) in made.items()}, tasks
 
     def nameservers(self) -> tuple[str, ...]:
         """Where the cluster's DNS is: the addresses of the Service ``kube-system/kube-dns``, none if there is none."""
@@ -115,11 +138,9 @@ class Furnisher:
             return {}, str(missing)
 
     def _data(self, kind: str, namespace: str, name: str) -> Mapping[str, str] | None:
-        known = kinds.BY_NAME.get(kind)
-        found: Any = self._snapshot.get(known.type, namespace, name) if known else None
-        if found is None:
-            return None
-        return _texts(found)
+        found = self._snapshot.get(_KINDS[kind], namespace, name)
+        self._given[f"{kind}/{name}"] = found.metadata.resource_version if found else ""
+        return variables(found) if found else None
 
     def _task(
         self, pod: Pod, container: Container, program: Program, environment: dict[str, str], trouble: str
@@ -130,13 +151,16 @@ class Furnisher:
         return Task(container.name, (file, *words[1:]), folder, trouble=trouble, part=part)
 
 
-def _texts(found: Any) -> dict[str, str]:
-    """The data of a ConfigMap or Secret as texts."""
-    texts = {str(key): str(value) for key, value in (getattr(found, "data", None) or {}).items()}
-    if type(found).__name__ == "Secret":
-        texts = {key: base64.b64decode(value).decode(errors="surrogateescape") for key, value in texts.items()}
-        texts |= {str(key): str(value) for key, value in (getattr(found, "string_data", None) or {}).items()}
-    return texts
+def versions(snapshot: Snapshot) -> dict[str, Mapping[tuple[str, str], str]]:
+    """The resourceVersions of all that pods may be given, by kind, namespace and name."""
+    return {name: snapshot.versions(kind) for name, kind in _KINDS.items()}
+
+
+def is_outdated(started: Started, now: Mapping[str, Mapping[tuple[str, str], str]]) -> bool:
+    """Tell whether a pod was given something else than there is, given what :func:`versions` says."""
+    namespace = started.name.partition("/")[0]
+    places = ((place.partition("/"), version) for place, version in started.given.items())
+    return any(now[kind].get((namespace, name), "") != version for (kind, _, name), version in places)
 
 
 class Crews:
@@ -158,8 +182,8 @@ class Crews:
             with contextlib.suppress(LabError), Supervision(self._folder) as supervision:
                 self.states = supervision.states()
 
-    def man(self, wanted: Mapping[str, Pod]) -> None:
-        """Run the processes of these pods, given by key, and of no others.
+    def man(self, wanted: Mapping[str, Pod], renewed: Collection[str]) -> None:
+        """Run the processes of these pods, given by key, and of no others; those `renewed` have been furnished anew.
 
         Raises:
             LabError: the supervisor cannot be started, or refuses.
@@ -175,6 +199,7 @@ class Crews:
             known = supervision.states()
             missing = [key for key, pod in wanted.items() if key not in known and self._prepare(key, pod)]
             supervision.run(missing)
+            supervision.renew([key for key in renewed if key in known])
             if strangers := [key for key, state in known.items() if key not in wanted and not state.leaving]:
                 supervision.leave(strangers)
             self.states = supervision.states()

@@ -66,6 +66,7 @@ def start(lab: Lab, *, probing: bool = True) -> Pass:
         now.stop(key for key, pod in now.wanted.items() if key in now.pods and not now.runs(key, pod))
         now.clear_away_strangers()
         now.start(key for key in now.wanted if key not in now.pods)
+        now.renew()
         now.man()
         now.serve()
         now.report()
@@ -109,8 +110,10 @@ class _Round:
         self._cursors = dict(self._record.cursors)
         self._nodes = {node.name: node for node in lab.topology.nodes}
         self._crews = Crews(lab.folder, self._record.supervisor, self._note_supervisor)
+        self._renewed: dict[str, Started] = {}
         with lab.store.read() as snapshot:
             found = snapshot.list(Pod)
+            self._versions = crews.versions(snapshot)
             self._known = {node.metadata.name: node for node in snapshot.list(objects.Node)}
         self.wanted = {names.pod(lab.name, pod.metadata.namespace, pod.metadata.name): pod for pod in found}
 
@@ -147,6 +150,8 @@ class _Round:
         if any(not self.is_wanted(key, started) or started.ending for key, started in self.pods.items()):
             return False
         if not all(key in self.pods and self.runs(key, pod) for key, pod in self.wanted.items()):
+            return False
+        if self._outdated():
             return False
         self._crews.look()
         if any(started.device not in self._crews.states for started, _ in self._manned()):
@@ -245,13 +250,40 @@ class _Round:
         with self.lab.store.read() as snapshot:
             furnisher = Furnisher(self.lab, snapshot, self._record.path)
             for key, started in new.items():
-                node = self._nodes[started.node]
-                place = Place(node.name, node.addresses, Addresses(started.v4, started.v6))
-                furnisher.furnish(self.wanted[key], started, place, self._where(key, started))
+                where = self._where(key, started)
+                new[key] = furnisher.furnish(self.wanted[key], started, self._place_of(started), where)
+
+    def _place_of(self, started: Started) -> Place:
+        node = self._nodes[started.node]
+        return Place(node.name, node.addresses, Addresses(started.v4, started.v6))
+
+    def renew(self) -> None:
+        """Write down what pods are to be given of ConfigMaps and Secrets that came, changed or went."""
+        outdated = self._outdated()
+        if not outdated:
+            return
+        with self.lab.store.read() as snapshot:
+            furnisher = Furnisher(self.lab, snapshot, self._record.path)
+            for key, started in outdated.items():
+                self._renewed[key] = furnisher.renew(self.wanted[key], started, self._place_of(started))
+
+    def _outdated(self) -> dict[str, Started]:
+        """The pods that were given something else of ConfigMaps and Secrets than there is now."""
+        return {
+            key: started
+            for key, started in self.pods.items()
+            if crews.is_outdated(started, self._versions)
+            and not started.ending
+            and self.is_wanted(key, started)
+            and not has_ended(self.wanted[key])
+        }
 
     def man(self) -> None:
         """Have the processes of every pod run, and no others."""
-        self._crews.man({started.device: pod for started, pod in self._manned()})
+        renewed = {started.device for started in self._renewed.values()}
+        self._crews.man({started.device: pod for started, pod in self._manned()}, renewed)
+        # What was written down counts as given once the supervisor knows.
+        self.pods |= self._renewed
 
     def _manned(self) -> Iterator[tuple[Started, Pod]]:
         """The pods that have processes, and are to have them."""

@@ -40,7 +40,8 @@ class Started(Struct, frozen=True, omit_defaults=True):
     """A pod that was started; `troubles` are ports that did not open.
 
     `device`, the node's end of its link, is another one at every start, and what its servers and processes go by. One
-    that is `ending` has processes that have been asked to leave.
+    that is `ending` has processes that have been asked to leave. `given` is what its containers were last told of, as
+    KIND/NAME: the resourceVersions of ConfigMaps and Secrets, nothing for one that was not there.
     """
 
     uid: str
@@ -54,6 +55,7 @@ class Started(Struct, frozen=True, omit_defaults=True):
     troubles: tuple[str, ...] = ()
     programs: tuple[Program, ...] = ()
     ending: bool = False
+    given: dict[str, str] = {}
 
     @property
     def manned(self) -> bool:

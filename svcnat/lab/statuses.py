@@ -144,7 +144,7 @@ def _incomplete(pod: Pod, tasks: Tasks) -> list[str]:
 
 
 def _is_over(task: TaskState) -> bool:
-    return task.last is not None and not task.since and not task.wait
+    return task.last is not None and not (task.since or task.wait or task.trouble)
 
 
 def _code(task: TaskState) -> int:
@@ -260,7 +260,7 @@ def _end(how: Ended) -> ContainerStateDetail:
 
 def _phase(pod: Pod, tasks: Tasks) -> str:
     known = [tasks.get(each.name) for each in pod.spec.containers]
-    if any(each and each.trouble for each in known):
+    if any(each and each.trouble and not each.last for each in known):
         return "Pending"
     ends = [each.last for each in known if each and each.last and _is_over(each)]
     if len(ends) < len(known):

@@ -35,6 +35,7 @@ class Process:
         self.restarts = task.restarts
         self.last = task.ended
         self.due: float | None = None  # when it starts again, by the monotonic clock
+        self.held = False  # it would have started, but for its trouble
         self._wait = 0.0
         self._mounts = -1
         self._since, self._began = "", 0.0
@@ -50,7 +51,7 @@ class Process:
     @property
     def over(self) -> bool:
         """True if it has ended for good."""
-        return self.last is not None and not self.pid and self.due is None
+        return self.last is not None and not self.pid and self.due is None and not self.held
 
     @property
     def failed(self) -> bool:
@@ -73,12 +74,15 @@ class Process:
             self._since if self.pid else "",
             self._wait if self.due is not None else 0.0,
             self.last,
-            self.task.trouble,
+            self.task.trouble if self.held else "",
         )
 
     def start(self) -> None:
-        """Run the command; one that cannot be run has ended at once."""
+        """Run the command; one that cannot be run has ended at once, one that lacks something waits for it."""
         self.due, self._asked = None, False
+        self.held = bool(self.task.trouble)
+        if self.held:
+            return
         self._since, self._began = _now(), time.monotonic()
         try:
             log = self._next_log()
@@ -141,8 +145,16 @@ class Process:
 
     def restart(self) -> None:
         """Start it again."""
-        self.restarts += 1
+        self.restarts += not self.task.trouble
         self.start()
+
+    def renew(self, crew: Crew, task: Task) -> None:
+        """Take what is known now, for the next start; one that waited for it starts again."""
+        self.crew, self.task = crew, task
+        if self.held and not task.trouble:
+            self.held = False
+            if self.last:
+                self.restart()
 
     def ask(self) -> None:
         """Ask the process to end, once."""
@@ -190,10 +202,19 @@ class Pod:
             self._wind_up()
             return
         for process in self.processes:
-            if not process.begun and not process.task.trouble:
+            if not process.begun:
                 process.start()
             if process.holds_up:
                 break
+
+    def renew(self, crew: Crew) -> None:
+        """Take what is known now of every container."""
+        self.crew = crew
+        tasks = {task.name: task for task in crew.tasks}
+        for process in self.processes:
+            if process.task.name in tasks:
+                process.renew(crew, tasks[process.task.name])
+        self.advance()
 
     def leave(self, grace: float | None) -> None:
         """Ask every process to end, and note how long it may take."""
@@ -207,6 +228,7 @@ class Pod:
         """End containers, and then sidecars, which serve them, one after another from the last."""
         for process in self.processes:
             process.due = None
+            process.held = False
         running = [process for process in self.processes if process.pid]
         if running and self.deadline is None:
             self.deadline = time.monotonic() + self.crew.grace

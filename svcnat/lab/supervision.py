@@ -6,6 +6,7 @@ neither starts the supervisor (:mod:`svcnat.lab.process`) nor runs anything (:mo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ class Task(Struct, frozen=True, omit_defaults=True):
     """A container's process: what to run, and in which folder.
 
     `restarts` is how often it was started again before this supervisor had it; `ended`, that it has ended for good, or
-    `trouble`, that it cannot be run: in either case it is not.
+    `trouble`, that it cannot be run now: in either case it is not.
     """
 
     name: str
@@ -102,6 +103,12 @@ class Run(Struct, frozen=True, tag=True):
     keys: tuple[str, ...]
 
 
+class Renew(Struct, frozen=True, tag=True):
+    """Read again what the crews of these pods are: it counts for what starts from now on, or could not before."""
+
+    keys: tuple[str, ...]
+
+
 class Leave(Struct, frozen=True, tag=True):
     """End the crews of these pods: a signal, then their time of grace, at most `grace` seconds, then another signal."""
 
@@ -126,7 +133,7 @@ class Identify(Struct, frozen=True, tag=True):
     """Tell the process's id, as it is outside."""
 
 
-Request = Run | Leave | States | Wait | Identify
+Request = Run | Renew | Leave | States | Wait | Identify
 
 
 class Answer(Reply, frozen=True, omit_defaults=True, kw_only=True):
@@ -153,6 +160,11 @@ class Supervision(Channel[Answer]):
         """Have the crews of these pods; returns when they have been started."""
         for portion in portions(keys):
             self.ask(Run(portion))
+
+    def renew(self, keys: Sequence[str]) -> None:
+        """Have the files of these pods read again."""
+        for portion in portions(keys):
+            self.ask(Renew(portion))
 
     def leave(self, keys: Sequence[str], grace: float | None = None) -> None:
         """Make the crews of these pods end, each in its own time of grace or less."""
@@ -192,7 +204,9 @@ def write_crew(folder: Path, crew: Crew) -> None:
     """Write down what a pod is, for the supervisor and for those who run commands in the pod."""
     path = files_of(folder, crew.key) / _CREW
     new = path.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(crew))
+    # An environment may hold secrets.
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(crew))
     new.replace(path)
 
 

@@ -29,6 +29,7 @@ from svcnat.lab.supervision import (
     CrewState,
     Identify,
     Leave,
+    Renew,
     Request,
     Run,
     States,
@@ -58,6 +59,8 @@ class Supervisor:
             match msgspec.json.decode(data, type=Request):
                 case Run(keys):
                     self._run(keys)
+                case Renew(keys):
+                    self._renew(keys)
                 case Leave(keys, grace):
                     self._leave(keys, grace)
                 case States(after):
@@ -91,6 +94,13 @@ class Supervisor:
             if crew:
                 self._pods[key] = Pod(crew)
                 self._pods[key].advance()
+                self.version += 1
+
+    def _renew(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            crew = read_crew(self._folder, key) if key in self._pods else None
+            if crew:
+                self._pods[key].renew(crew)
                 self.version += 1
 
     def _leave(self, keys: Iterable[str], grace: float | None) -> None:

@@ -62,6 +62,12 @@ class Snapshot:
             (kind.__name__, namespace),
         )
 
+    def versions(self, kind: type[Resource]) -> Mapping[tuple[str, str], str]:
+        """Return the resourceVersion of every object of a kind, by namespace and name, without reading the objects."""
+        query = "SELECT namespace, name, resource_version FROM objects WHERE kind = ?"
+        rows = self._connection.execute(query, (kind.__name__,)).fetchall()
+        return {(namespace, name): str(version) for namespace, name, version in rows}
+
     def labelled(self, kind: type[R], namespace: str, labels: Mapping[str, str]) -> Sequence[R]:
         """Return the objects that have all of `labels`, sorted by name; it costs what the rarest label costs."""
         if not labels:
