@@ -15,6 +15,7 @@ from svcnat.agent.targets import Target
 from svcnat.api.configured import DEFAULT_STATE, LAB_BRINGS_ITS_OWN, configuration, node_name, open_store
 from svcnat.api.news import News
 from svcnat.controllers.claims import asks
+from svcnat.controllers.rollbacks import paused, resumed, rolled_back
 from svcnat.controllers.scaling import restarted, scaled
 from svcnat.errors import Finding, KernelError, ManifestError, NotFoundError, SvcnatError, UnfollowedError, UsageError
 from svcnat.model.configuration import Configuration
@@ -161,7 +162,7 @@ class Cluster:
             UsageError: one is of a kind that has none.
 
         """
-        return self._edit(wanted, lambda resource: scaled(resource, replicas, current), dry_run=dry_run)
+        return self._edit(wanted, lambda _, resource: scaled(resource, replicas, current), dry_run=dry_run)
 
     def restart(self, wanted: Iterable[tuple[type[Resource], str, str]], now: str, *, dry_run: bool = False) -> Changed:
         """Have all Pods of objects, named as (type, namespace, name), made anew as a rollout; `now` is RFC 3339.
@@ -172,12 +173,42 @@ class Cluster:
             UsageError: one is of a kind that has no rollouts.
 
         """
-        return self._edit(wanted, lambda resource: restarted(resource, now), dry_run=dry_run)
+        return self._edit(wanted, lambda _, resource: restarted(resource, now), dry_run=dry_run)
+
+    def pause(self, wanted: Iterable[tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
+        """Have the templates of Deployments, named as (type, namespace, name), change without consequence for now.
+
+        Raises:
+            NotFoundError: one does not exist; nothing was paused.
+            ConflictError: one is paused.
+            UsageError: one is no Deployment.
+
+        """
+        return self._edit(wanted, lambda _, resource: paused(resource), dry_run=dry_run)
+
+    def resume(self, wanted: Iterable[tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
+        """Let the rollouts of paused Deployments, named as (type, namespace, name), go on; errors as :meth:`pause`."""
+        return self._edit(wanted, lambda _, resource: resumed(resource), dry_run=dry_run)
+
+    def undo(
+        self, wanted: Iterable[tuple[type[Resource], str, str]], revision: int = 0, *, dry_run: bool = False
+    ) -> Changed:
+        """Give objects, named as (type, namespace, name), the template of a `revision`, by default of the one before.
+
+        Raises:
+            NotFoundError: one does not exist, or has no such revision; nothing was changed.
+            ConflictError: one is paused.
+            UsageError: one is of a kind that has no rollouts.
+
+        """
+        return self._edit(
+            wanted, lambda transaction, resource: rolled_back(transaction, resource, revision), dry_run=dry_run
+        )
 
     def _edit(
         self,
         wanted: Iterable[tuple[type[Resource], str, str]],
-        edit: Callable[[Resource], Resource],
+        edit: Callable[[Transaction, Resource], Resource],
         *,
         dry_run: bool,
     ) -> Changed:
@@ -187,7 +218,8 @@ class Cluster:
                 live = transaction.get(kind, namespace, name)
                 if live is None:
                     raise NotFoundError(f"{BY_NAME[kind.__name__].quote(name)} not found")
-                outcomes.append(transaction.replace(edit(live)))
+                edited = edit(transaction, live)
+                outcomes.append(Outcome(live, "unchanged") if edited is live else transaction.replace(edited))
             return outcomes
 
         return self._change(run, dry_run=dry_run)

@@ -169,8 +169,12 @@ def mutation_format(options: argparse.Namespace) -> Format:
     return parse_format(options.output, MUTATION_FORMATS)
 
 
-def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Changed], word: str = "") -> int:
+def change(
+    options: argparse.Namespace, form: Format, act: Callable[[bool], Changed], word: str = "", unchanged: str = ""
+) -> int:
     """Change objects by `act`, which is told whether it is a dry run, and say what became of them, or `word`.
+
+    Of what is as it was, `unchanged`, if that is given.
 
     Raises:
         UnfollowedError: the rules did not follow; what was saved has been said.
@@ -179,9 +183,9 @@ def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Chan
     try:
         changed = act(options.dry_run != "none")
     except UnfollowedError as error:
-        _print_outcomes(options, form, error.outcomes, word)
+        _print_outcomes(options, form, error.outcomes, word, unchanged)
         raise
-    _print_outcomes(options, form, changed.outcomes, word)
+    _print_outcomes(options, form, changed.outcomes, word, unchanged)
     for report in changed.reports:
         say_warnings(report.warnings)
         if options.verbose:
@@ -189,7 +193,9 @@ def change(options: argparse.Namespace, form: Format, act: Callable[[bool], Chan
     return 0
 
 
-def _print_outcomes(options: argparse.Namespace, form: Format, outcomes: Sequence[Outcome], word: str) -> None:
+def _print_outcomes(
+    options: argparse.Namespace, form: Format, outcomes: Sequence[Outcome], word: str, unchanged: str
+) -> None:
     """Print one line an object, ``service/back-end created``, or what ``-o`` asks for."""
     if form.name:
         resources = [outcome.resource for outcome in outcomes]
@@ -201,7 +207,8 @@ def _print_outcomes(options: argparse.Namespace, form: Format, outcomes: Sequenc
         if outcome.action == "deleted":  # kubectl's own inconsistency
             kind, _, bare = name.partition("/")
             name = f'{kind} "{bare}"'
-        print(f"{visible(name)} {word or outcome.action}{suffix}")
+        said = unchanged if unchanged and outcome.action == "unchanged" else word or outcome.action
+        print(f"{visible(name)} {said}{suffix}")
 
 
 def counts_text(report: Report) -> str:

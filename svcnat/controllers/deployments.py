@@ -38,7 +38,7 @@ DESIRED = "deployment.kubernetes.io/desired-replicas"
 MAXIMUM = "deployment.kubernetes.io/max-replicas"
 HISTORY = "deployment.kubernetes.io/revision-history"
 
-_OWN = (LAST_APPLIED, REVISION, DESIRED, MAXIMUM, HISTORY, "deprecated.deployment.rollback.to")
+OWN_ANNOTATIONS = (LAST_APPLIED, REVISION, DESIRED, MAXIMUM, HISTORY, "deprecated.deployment.rollback.to")
 """Annotations of a Deployment that are not its ReplicaSets'."""
 
 _COMPLETE = "NewReplicaSetAvailable"
@@ -179,7 +179,7 @@ def _sized(this: Deployment, each: ReplicaSet, size: int, *, newest: bool, forme
     wanted = wanted_of(this)
     annotations = dict(each.metadata.annotations)
     if newest:
-        annotations |= {key: text for key, text in this.metadata.annotations.items() if key not in _OWN}
+        annotations |= {key: text for key, text in this.metadata.annotations.items() if key not in OWN_ANNOTATIONS}
         annotations[REVISION] = str(max(revision_of(each), max(map(revision_of, former), default=0) + 1))
     if size or newest:
         annotations |= {DESIRED: str(wanted), MAXIMUM: str(wanted + allowance_of(this).surge)}

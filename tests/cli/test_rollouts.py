@@ -193,6 +193,61 @@ def test_rollout_restart_and_history(cluster: Run) -> None:
     assert cluster("rollout", "restart", "pod/db-0").code == 2
 
 
+def test_rollout_undo(cluster: Run) -> None:
+    """Back to the revision before or any other, in kubectl's words; all of them or none."""
+    assert cluster("rollout", "undo", "deploy/web").err == 'error: no rollout history found for deployment "web"\n'
+    result = cluster("rollout", "undo", "sts/db")
+    assert (result.code, result.err) == (1, "error: no last revision to roll back to\n")
+    Path("workloads.yml").write_text(WORKLOADS.replace("nginx", "caddy").replace("the first", "the second"))
+    assert cluster("apply", "-f", "workloads.yml").code == 0
+    assert cluster("rollout", "undo", "deploy/web", "--dry-run=server").out == (
+        "deployment.apps/web rolled back (server dry run)\n"
+    )
+    image = ("get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+    assert cluster(*image).out == "caddy"
+    assert cluster("rollout", "undo", "deploy/web").out == "deployment.apps/web rolled back\n"
+    assert cluster(*image).out == "nginx"
+    assert cluster("rollout", "history", "deploy/web").out == (
+        "deployment.apps/web \nREVISION  CHANGE-CAUSE\n2         the second\n3         the first\n\n"
+    )
+    assert cluster("rollout", "undo", "deploy/web", "--to-revision=3").out == (
+        "deployment.apps/web skipped rollback (current template already matches revision 3)\n"
+    )
+    result = cluster("rollout", "undo", "deploy/web", "--to-revision=1")
+    assert (result.code, result.err) == (1, "error: unable to find specified revision 1 in history\n")
+    assert cluster("rollout", "restart", "sts/db", "ds/log").code == 0
+    assert cluster("rollout", "undo", "sts/db", "ds/log").out == (
+        "statefulset.apps/db rolled back\ndaemonset.apps/log rolled back\n"
+    )
+    result = cluster("rollout", "undo", "pod/db-0")
+    assert (result.code, result.err) == (2, "error: no rollbacker has been implemented for pods\n")
+
+
+def test_rollout_pause_and_resume(cluster: Run) -> None:
+    """While paused the template changes and no pod does, and nothing can be undone; then all of it is one rollout."""
+    start()
+    assert cluster("rollout", "pause", "deploy/web").out == "deployment.apps/web paused\n"
+    result = cluster("rollout", "pause", "deploy/web")
+    assert (result.code, result.err) == (1, 'error: deployments.apps "web" is already paused\n')
+    Path("workloads.yml").write_text(WORKLOADS.replace("nginx", "caddy"))
+    assert cluster("apply", "-f", "workloads.yml").code == 0
+    assert cluster("get", "deploy", "web", "--no-headers").out.split()[1:4] == ["2/2", "0", "2"]
+    assert "DeploymentPaused" in cluster("describe", "deploy/web").out
+    result = cluster("rollout", "undo", "deploy/web")
+    assert (result.code, result.err) == (
+        1,
+        "error: you cannot rollback a paused deployment; resume it first with "
+        "'svcnat rollout resume deployment/web' and try again\n",
+    )
+    assert cluster("rollout", "resume", "deploy/web").out == "deployment.apps/web resumed\n"
+    start()
+    assert cluster("rollout", "status", "deploy/web").code == 0
+    assert "caddy" in cluster("get", "deploy", "web", "-o", "wide").out
+    result = cluster("rollout", "resume", "deploy/web")
+    assert (result.code, result.err) == (1, 'error: deployments.apps "web" is not paused\n')
+    assert cluster("rollout", "pause", "sts/db").err == 'error: statefulsets.apps "db" pausing is not supported\n'
+
+
 def test_descriptions(cluster: Run) -> None:
     """Each kind says what it controls, by whom it is controlled, and how its pods fare."""
     start()
