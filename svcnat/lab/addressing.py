@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from svcnat.errors import ExhaustedError, LabError
 
@@ -42,11 +42,24 @@ class Ranges:
         return iter((self.v4, self.v6))
 
 
+# This network, loopback, link-local (with the next hop of pods), multicast and broadcast, in both families.
+_NO_HOSTS_V4 = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32")
+_NO_HOSTS_V6 = ("::/96", "::ffff:0:0/96", "fe80::/10", "ff00::/8")
+_NO_HOSTS = tuple(ip_network(text) for text in (*_NO_HOSTS_V4, *_NO_HOSTS_V6))
+
 POD_GATEWAY = Addresses("169.254.1.1", "fe80::1")
 """The next hop of every pod: an address that no device has. Pods know its MAC and never ask."""
 
 POD_GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 """The MAC of every node's end of a pod's link."""
+
+
+def objection(network: IPv4Network | IPv6Network, least: int) -> str:
+    """Why a range does not do for a network of at least that many addresses; empty if it does."""
+    if network.num_addresses < least:
+        return f"must have at least {least} addresses"
+    met = next((each for each in _NO_HOSTS if each.version == network.version and each.overlaps(network)), None)
+    return f"must not meet {met}: no host can have these addresses" if met else ""
 
 
 def router(network: Ranges) -> Addresses:

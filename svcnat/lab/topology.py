@@ -7,7 +7,7 @@ nothing (:mod:`svcnat.lab.network` does).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from itertools import combinations
@@ -25,6 +25,7 @@ from svcnat.model.validation.names import check_labels
 from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required
 
 _MOST_CLIENTS = 100
+_LEAST = {"clusterCIDR": 4, "podCIDRs": 4, "serviceCIDR": 16, "nodeCIDR": 4, "clientCIDR": 4}  # addresses of a range
 _LONGEST_BACK_OFF = 3600
 
 
@@ -116,20 +117,23 @@ class Planning:
 
     def __init__(self, declaration: Declaration) -> None:
         self.problems: list[Problem] = []
-        self._networks = {
-            name: self._ranges(name, text.split(",") if text else [], _DEFAULTS[name])
-            for name, text in (
-                ("clusterCIDR", declaration.cluster_cidr),
-                ("serviceCIDR", declaration.service_cidr),
-                ("nodeCIDR", declaration.node_cidr),
-                ("clientCIDR", declaration.client_cidr),
-                ("loadBalancerCIDR", declaration.load_balancer_cidr),
-            )
+        texts = {
+            "clusterCIDR": declaration.cluster_cidr,
+            "serviceCIDR": declaration.service_cidr,
+            "nodeCIDR": declaration.node_cidr,
+            "clientCIDR": declaration.client_cidr,
+            "loadBalancerCIDR": declaration.load_balancer_cidr,
         }
-        self._refuse_overlaps(self._networks)
+        self._networks = {
+            name: self._ranges(name, text.split(",") if text else [], _DEFAULTS[name]) for name, text in texts.items()
+        }
+        self._refuse_overlaps(self._networks, {name for name, text in texts.items() if text})
         declared = declaration.nodes or [NodeDeclaration(name="node-1")]
         nodes = tuple(self._nodes(declared))
-        self._refuse_overlaps({f"nodes[{index}].podCIDRs": node.pods for index, node in enumerate(nodes)})
+        self._refuse_overlaps(
+            {f"nodes[{index}].podCIDRs": node.pods for index, node in enumerate(nodes)},
+            {f"nodes[{index}].podCIDRs" for index, node in enumerate(declared) if node.pod_cidrs},
+        )
         self.topology = Topology(
             declaration=declaration,
             cluster=self._networks["clusterCIDR"],
@@ -160,6 +164,8 @@ class Planning:
                 self.problems.append(invalid(path, text, "must be an IPv4 or IPv6 range, as 10.244.0.0/16"))
             elif network.version in seen:
                 self.problems.append(invalid(path, text, "there can be one range of each family"))
+            elif objection := addressing.objection(network, _LEAST.get(path.rpartition(".")[2], 1)):
+                self.problems.append(invalid(path, text, objection))
             elif isinstance(network, IPv4Network):
                 v4 = network
             else:
@@ -168,9 +174,11 @@ class Planning:
                 seen.add(network.version)
         return Ranges(v4, v6)
 
-    def _refuse_overlaps(self, networks: dict[str, Ranges]) -> None:
-        for (first, one), (second, other) in combinations(networks.items(), 2):
-            for mine, yours in ((one.v4, other.v4), (one.v6, other.v6)):
+    def _refuse_overlaps(self, networks: dict[str, Ranges], declared: Container[str]) -> None:
+        """Of two that overlap the second is wrong, unless only the first is `declared`: the mistake is in the file."""
+        for pair in combinations(networks, 2):
+            second, first = pair if pair[0] in declared and pair[1] not in declared else reversed(pair)
+            for mine, yours in zip(networks[first], networks[second], strict=True):
                 if mine.overlaps(yours):
                     self.problems.append(invalid(second, str(yours), f"overlaps {mine} of {first}"))
 

@@ -24,9 +24,10 @@ This module decides no address: :mod:`svcnat.lab.topology` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import structs
@@ -35,9 +36,10 @@ from svcnat.errors import Finding, ManifestError
 from svcnat.lab.topology import Declaration, Planning, Topology, simple
 from svcnat.model import manifest_text, shape
 from svcnat.model.configuration import API_VERSION
-from svcnat.model.manifest_text import Document
+from svcnat.model.identity import items_of
+from svcnat.model.manifest_text import Document, Lines
 from svcnat.model.quoting import printable
-from svcnat.model.validation.problems import Problem, invalid
+from svcnat.model.validation.problems import Problem
 
 KIND = "Topology"
 
@@ -45,55 +47,77 @@ KIND = "Topology"
 def find(texts: Iterable[tuple[str, bytes]]) -> Topology:
     """The topology in files, each given as its name and bytes; the default one if there is none.
 
-    Documents of other kinds, and what cannot be read, are left to :func:`svcnat.model.manifests.load`.
+    Documents of other kinds and versions, and what cannot be read, are left to :func:`svcnat.model.manifests.load`.
 
     Raises:
         ManifestError: with everything that is wrong, located; two topologies are wrong.
 
     """
     found = [
-        (source, document)
+        _Found(source, document, root, lines)
         for source, data in texts
         if KIND.encode() in data
         for document in manifest_text.documents(data)
-        if _is_topology(document)
+        if not document.broken
+        for root, lines in _opened(document.root, document.lines)
+        if _is_topology(root)
     ]
     if not found:
         return simple()
-    source, document = found[0]
     if len(found) > 1:
-        first = f"{printable(source)}:{document.lines.of('')}"
-        other, second = found[1]
-        raise ManifestError([_finding(other, second, Problem("", f"a lab has one topology: the first is at {first}"))])
-    return _parse(source, document)
+        first = f"{printable(found[0].source)}:{found[0].lines.of('')}"
+        problem = Problem("", f"a lab has one topology: the first is at {first}")
+        raise ManifestError([found[1].finding(problem)])
+    return found[0].parse()
 
 
-def _is_topology(document: Document) -> bool:
-    root = document.root
-    return (
-        not document.broken
-        and isinstance(root, dict)
-        and root.get("kind") == KIND
-        and str(root.get("apiVersion")).partition("/")[0] == API_VERSION.partition("/")[0]
-    )
+def _is_topology(root: Any) -> bool:
+    return isinstance(root, dict) and root.get("kind") == KIND and root.get("apiVersion") == API_VERSION
 
 
-def _parse(source: str, document: Document) -> Topology:
-    findings = [Finding(printable(source), flaw.line, KIND, flaw.field, flaw.reason) for flaw in document.flaws]
-    found = shape.check(document.root, Declaration)
-    wrong = {path for path, _ in found.wrong}
-    planning = Planning(msgspec.convert(found.pruned, Declaration))
-    problems = [
-        *(Problem(unknown.path, f"unknown field{unknown.hint}") for unknown in found.unknown),
-        *(Problem(path, reason) for path, reason in found.wrong),
-        *(problem for problem in planning.problems if problem.field not in wrong),
-    ]
-    if document.root["apiVersion"] != API_VERSION:
-        problems.insert(0, invalid("apiVersion", document.root["apiVersion"], f"must be {API_VERSION}"))
-    findings += [_finding(source, document, problem) for problem in problems]
-    if findings:
-        raise ManifestError(findings)
-    return _located(planning.topology, Path(source).absolute().parent)
+def _opened(root: Any, lines: Lines) -> Iterator[tuple[Any, Lines]]:
+    """A document, or what is in it if it is a list."""
+    items = items_of(root)
+    if items is None:
+        yield root, lines
+        return
+    for index, item in enumerate(items):
+        yield from _opened(item, lines.below(f"items[{index}]"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A topology, and where it stands."""
+
+    source: str
+    document: Document
+    root: dict[str, Any]
+    lines: Lines
+
+    def parse(self) -> Topology:
+        place = printable(self.source)
+        findings = [Finding(place, flaw.line, KIND, flaw.field, flaw.reason) for flaw in self.document.flaws]
+        found = shape.check(self.root, Declaration)
+        wrong = [path for path, _ in found.wrong]
+        planning = Planning(msgspec.convert(found.pruned, Declaration))
+        problems = [
+            *(Problem(unknown.path, f"unknown field{unknown.hint}") for unknown in found.unknown),
+            *(Problem(path, reason) for path, reason in found.wrong),
+            *(each for each in planning.problems if not any(_is_in(each.field, path) for path in wrong)),
+        ]
+        findings += [self.finding(problem) for problem in problems]
+        if findings:
+            raise ManifestError(findings)
+        return _located(planning.topology, Path(self.source).absolute().parent)
+
+    def finding(self, problem: Problem) -> Finding:
+        line = self.lines.of(problem.field)
+        return Finding(printable(self.source), line, KIND, problem.field, problem.reason)
+
+
+def _is_in(field: str, path: str) -> bool:
+    """True if a field is the one at `path`, or in it."""
+    return field.startswith(path) and field[len(path) :][:1] in ("", ".", "[")
 
 
 def _located(topology: Topology, folder: Path) -> Topology:
@@ -106,7 +130,3 @@ def _located(topology: Topology, folder: Path) -> Topology:
         return topology
     written = {image: list(words) for image, words in images.items()}
     return replace(topology, declaration=structs.replace(topology.declaration, images=written), images=images)
-
-
-def _finding(source: str, document: Document, problem: Problem) -> Finding:
-    return Finding(printable(source), document.lines.of(problem.field), KIND, problem.field, problem.reason)

@@ -16,12 +16,13 @@ import msgspec
 from svcnat.errors import Finding, ManifestError
 from svcnat.model import manifest_text, shape
 from svcnat.model.addresses import Network, canonical, family, parse_network
+from svcnat.model.identity import GROUP, VERSION
 from svcnat.model.quoting import printable
 from svcnat.model.validation.addresses import check_pair
 from svcnat.model.validation.names import CIDR_TEXT, check, check_choice, dns_subdomain
 from svcnat.model.validation.problems import Problem, duplicate, invalid, required, unsupported
 
-API_VERSION = "svcnat.io/v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
 SERVICE_RANGES = "10.96.0.0/12,fd00:10:96::/112"
 SWITCHES = ("auto", "on", "off")
 METRICS_PORT, HEALTHZ_PORT = 10249, 10256  # kube-proxy's

@@ -9,6 +9,8 @@ from svcnat.model.kinds import Kind
 from svcnat.model.quoting import quoted
 from svcnat.model.validation.problems import Problem, invalid, required, unsupported
 
+GROUP, VERSION = "svcnat.io", "v1alpha1"
+_OWN = ("Configuration", "Topology")
 _NAMESAKES = ("events.k8s.io",)
 
 
@@ -57,6 +59,8 @@ def _known(version: str, name: str) -> tuple[Kind | None, Problem | None]:
     group = version.rpartition("/")[0]
     if kind is not None and version == kind.group_version:
         return kind, None
+    if group == GROUP or (name in _OWN and "." not in group):
+        return None, _own_problem(version, name)
     # A group with a dot is somebody's own: there may well be a Service in it that is none of Kubernetes'. The Event of
     # events.k8s.io is Kubernetes' own, but has other fields.
     if "." in group and (not group.endswith(".k8s.io") or group in _NAMESAKES):
@@ -67,6 +71,13 @@ def _known(version: str, name: str) -> tuple[Kind | None, Problem | None]:
 
     meant = difflib.get_close_matches(name[:64].capitalize(), kinds.BY_NAME, n=1, cutoff=0.8)
     return None, invalid("kind", name, f"did you mean {quoted(meant[0])}?") if meant else None
+
+
+def _own_problem(version: str, name: str) -> Problem | None:
+    """Return what is wrong with a document that is, or would be, one of ours and no object; None if nothing is."""
+    if name not in _OWN:
+        return unsupported("kind", name, _OWN)
+    return None if version == f"{GROUP}/{VERSION}" else unsupported("apiVersion", version, [f"{GROUP}/{VERSION}"])
 
 
 def subject_of(root: Any, namespace: str) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-Sort = Literal["struct", "list", "map", "text", "integer", "integer-or-text", "boolean", "anything"]
+Sort = Literal["struct", "list", "map", "text", "integer", "number", "integer-or-text", "boolean", "anything"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ def _of_type(info: msgspec.inspect.Type) -> Schema:
             return _TEXT
         case msgspec.inspect.IntType():
             return Schema("integer")
+        case msgspec.inspect.FloatType():
+            return Schema("number")
         case msgspec.inspect.BoolType():
             return Schema("boolean")
         case _:

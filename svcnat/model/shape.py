@@ -131,6 +131,15 @@ def _integer(_: Schema, value: Any, path: str, shape: Shape) -> Any:
     return _say(shape, path, value, "must be a whole number")
 
 
+def _number(_: Schema, value: Any, path: str, shape: Shape) -> Any:
+    if isinstance(value, bool | str) or not isinstance(value, int | float):
+        quotes = isinstance(value, str) and value.replace(".", "", 1).isdecimal()
+        return _say(shape, path, value, "must be a number: remove the quotes" if quotes else "must be a number")
+    if not math.isfinite(value):
+        return _say(shape, path, str(value), "must be a finite number")
+    return value if abs(value) < _INT64 else _say(shape, path, value, "must fit in 64 bits")
+
+
 def _integer_or_text(known: Schema, value: Any, path: str, shape: Shape) -> Any:
     return value if isinstance(value, str) else _integer(known, value, path, shape)
 
@@ -158,6 +167,7 @@ _CHECKS: dict[Sort, Callable[[Schema, Any, str, Shape], Any]] = {
     "map": _map,
     "text": _text,
     "integer": _integer,
+    "number": _number,
     "integer-or-text": _integer_or_text,
     "boolean": _boolean,
     "anything": _anything,

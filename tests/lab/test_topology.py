@@ -118,12 +118,17 @@ def test_every_mistake_is_told_at_once() -> None:
     assert len(caught.value.findings) == 4
 
 
-def test_a_lab_has_one_topology_of_this_version() -> None:
-    """A second one is an error that names the first; an unknown version is one, too."""
+def test_a_lab_has_one_topology() -> None:
+    """A second one is an error that names the first, also in a list."""
     with pytest.raises(ManifestError, match=r"b.yaml:1: Topology: a lab has one topology: the first is at a.yaml:1"):
         find([("a.yaml", HEAD.encode()), ("b.yaml", HEAD.encode())])
-    with pytest.raises(ManifestError, match=r'apiVersion: Invalid value: "svcnat.io/v2": must be svcnat.io/v1alpha1'):
-        find([("a.yaml", b"apiVersion: svcnat.io/v2\nkind: Topology\n")])
+    listed = (
+        b"apiVersion: v1\nkind: List\nitems:\n"
+        + b"- {apiVersion: svcnat.io/v1alpha1, kind: Topology, clients: 3}\n" * 2
+    )
+    with pytest.raises(ManifestError, match=r"a.yaml:5: Topology: a lab has one topology: the first is at a.yaml:4"):
+        find([("a.yaml", listed)])
+    assert len(find([("a.yaml", listed.rpartition(b"- ")[0])]).clients) == 3
     with pytest.raises(ManifestError, match=r"topology: nodes\[0\].name: Required value"):
         topology.plan(Declaration(nodes=[topology.NodeDeclaration()]))
 
