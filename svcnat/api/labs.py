@@ -93,20 +93,26 @@ class Lab(Cluster):
         wanted: Wanted | None = None,
         timeout: float = READY_SECONDS,
         progress: Progress | None = None,
+        rootless: bool = False,
     ) -> Self:
         """Build a lab from files and folders, or from what :func:`load_lab` read of them; all of it or nothing.
 
-        It waits until its pods are ready, but not longer than `timeout` seconds: see :meth:`wait`.
+        It waits until its pods are ready, but not longer than `timeout` seconds: see :meth:`wait`. With `rootless` it
+        is in a user namespace, where this program goes on as root: see :meth:`find`.
 
         Raises:
             ManifestError: every finding of every file; nothing was built.
             LabError: there is one of that name, or it cannot be built.
-            KernelError: the kernel refused.
+            KernelError: the kernel refused; PrivilegeError if that is for want of root, or of user namespaces.
 
         """
         from svcnat.lab import labs
 
         wanted = wanted or load_lab(*paths)
+        if rootless:
+            from svcnat.lab.rootless import begin
+
+            begin(name)
         lab = cls(labs.Lab.up(name, wanted.topology, attended=True))
         try:
             lab.apply(wanted.manifests)
@@ -120,12 +126,16 @@ class Lab(Cluster):
     def find(cls, name: str) -> Self:
         """Find a lab that runs.
 
+        If it is a rootless one, the program goes on inside, as root of the lab's user namespace, with another process
+        id: its first process only waits for it. That is not possible in a program with threads, nor for a second lab.
+
         Raises:
-            LabError: there is none of that name, or only parts of one.
+            LabError: there is none of that name, or only parts of one, or we cannot go inside.
 
         """
         from svcnat.lab import labs
 
+        labs.enter(name)
         return cls(labs.Lab.open(name))
 
     @staticmethod
@@ -139,6 +149,7 @@ class Lab(Cluster):
         from svcnat.api.agents import Following
         from svcnat.lab import labs, state
 
+        labs.enter(name)
         if patient:
             state.wait_until_built(state.folder_of(name))
         with labs.Lab.open(name) as lab:

@@ -56,8 +56,9 @@ def _look(options: argparse.Namespace) -> Facts:
     trouble: list[str] = []
     if options.lab:
         from svcnat.kernel import netns
-        from svcnat.lab import names, state, topology
+        from svcnat.lab import labs, names, state, topology
 
+        labs.enter(options.lab)
         folder = state.folder_of(options.lab)
         plan = topology.plan(state.read(folder).topology)
         config = Configuration(cluster_cidr=str(plan.cluster), service_cidr=str(plan.services))

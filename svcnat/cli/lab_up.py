@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from svcnat.cli import session
 from svcnat.cli.terminal import counted, say, say_warnings, visible
 from svcnat.model.objects import Pod
 from svcnat.model.pods import is_ready
+
+if TYPE_CHECKING:  # costs more to import than a help page may take
+    from svcnat.api import Lab
 
 DEFAULT_NAME = "lab"
 
@@ -23,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``lab up``."""
     parser.add_argument("name", nargs="?", help=f"what to call it (default: {DEFAULT_NAME})")
     session.add_manifest_flags(parser, required=False)
+    parser.add_argument(
+        "--rootless",
+        action="store_true",
+        help="build it in a user namespace of its own, without root; every other verb finds it there",
+    )
     parser.add_argument(
         "--timeout",
         type=_seconds,
@@ -45,7 +54,13 @@ def run(options: argparse.Namespace) -> int:
     name = options.lab = (options.lab or DEFAULT_NAME) if options.name is None else options.name
     progress = _Progress()
     try:
-        lab = api.Lab.up(name, wanted=session.load_lab(options), timeout=options.timeout, progress=progress)
+        lab = api.Lab.up(
+            name,
+            wanted=session.load_lab(options),
+            timeout=options.timeout,
+            progress=progress,
+            rootless=options.rootless,
+        )
     finally:
         progress.end()
     with lab:
@@ -57,8 +72,21 @@ def run(options: argparse.Namespace) -> int:
     print(visible(f"lab {name} is up: {contents}"))
     if not attended:
         say(f"lab {name} has no agent, which needs pip install '.[agent]': commands make its rules, nobody probes")
+    if options.rootless:
+        _say_users(lab)
     _say_unready(name, [pod for pod in pods if is_awaited(pod) and not is_ready(pod)])
     return 0
+
+
+def _say_users(lab: Lab) -> None:
+    from svcnat.kernel import userns
+    from svcnat.lab import state
+
+    if userns.users() == 1 and any(pod.manned for pod in state.read(lab.built.folder).pods.values()):
+        say(
+            f"lab {lab.built.name} has one user, root: programs that become another fail; newuidmap, with ranges in "
+            "/etc/subuid and /etc/subgid, gives it more"
+        )
 
 
 def _say_unready(name: str, pods: list[Pod]) -> None:

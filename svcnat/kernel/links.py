@@ -145,13 +145,13 @@ def _open(namespace: Path) -> _Routing:
     from pyroute2.iproute.linux import AsyncIPRoute
 
     with netns.entered(namespace):
-        _bring_up("lo")
+        bring_up("lo")
         routing: _Routing = AsyncIPRoute(groups=0)  # type: ignore[no-untyped-call]
         _ = routing.socket  # made on first touch, in the namespace where the thread is then
         return routing
 
 
-def _bring_up(name: str) -> int:
+def bring_up(name: str) -> int:
     """Bring a device of the thread's namespace up, by ioctl, a tenth of the netlink way's time; return its index."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         _, flags = _IFREQ.unpack(fcntl.ioctl(handle, _SIOCGIFFLAGS, _IFREQ.pack(name.encode(), 0)))
@@ -182,9 +182,9 @@ async def _build_veth(near: _Routing, pair: Veth) -> None:
         os.close(descriptor)
     # Both ends before any route: one through a link without carrier is refused or unusable.
     with netns.entered(pair.far.netns):
-        far_index = _bring_up(pair.far.name)
+        far_index = bring_up(pair.far.name)
     with netns.entered(pair.near.netns):
-        near_index = _bring_up(pair.near.name)
+        near_index = bring_up(pair.near.name)
     far = _open(pair.far.netns)
     try:
         await _furnish(far, pair.far, far_index)

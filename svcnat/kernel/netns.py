@@ -36,7 +36,13 @@ def _identity(file: Path) -> tuple[int, int]:
 
 
 HOME = _identity(Path(_HERE))
-"""The identity of the network namespace that this process started in; nobody enters one before importing this."""
+"""The identity of the network namespace that this process is at home in; nobody enters one before importing this."""
+
+
+def come_home() -> None:
+    """Be at home in the network namespace where the process is now: it has moved for good."""
+    global HOME
+    HOME = _identity(Path(_HERE))
 
 
 def path(name_or_path: str | os.PathLike[str]) -> Path:
@@ -232,8 +238,8 @@ def identity(name_or_path: str | os.PathLike[str] | None = None) -> tuple[int, i
 def isolate_run() -> bool:
     """Give a process in its own user and mount namespace (``unshare -rnm``) a ``/run/netns`` of its own.
 
-    A tmpfs goes over ``/run/netns``, or over ``/run`` when that folder does not exist. A process that is not
-    in namespaces of its own is left alone; a second call does nothing.
+    A tmpfs goes over ``/run/netns``, or over ``/run`` when that folder does not exist; what else is in ``/run`` then
+    stays where it was. A process that is not in namespaces of its own is left alone; a second call does nothing.
 
     Returns:
         True if ``/run/netns`` is a private one now.
@@ -251,13 +257,37 @@ def isolate_run() -> bool:
         # Named after this mount namespace: one that we came from may have its own, which we see, too.
         source = f"svcnat-{Path('/proc/self/ns/mnt').stat().st_ino}"
         if f" - tmpfs {source} " not in _read_proc("self/mountinfo"):
-            syscalls.mount(source, target, "tmpfs", 0, "mode=0755")
+            _cover(target, source)
         RUN.mkdir(mode=0o755, exist_ok=True)
     except OSError as error:
         raise _classified(error, f"cannot mount a private {target}") from error
     finally:
         os.close(lock)
     return True
+
+
+def _cover(folder: Path, source: str) -> None:
+    """Mount a tmpfs over a folder, and in it again what was in the folder, but for what belongs to netns."""
+    before = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = (
+            [] if folder == RUN else [(entry.name, entry.is_symlink(), entry.is_dir()) for entry in os.scandir(folder)]
+        )
+        syscalls.mount(source, folder, "tmpfs", 0, "mode=0755")
+        for name, is_link, is_folder in found:
+            place = folder / name
+            # What cannot be shown here could not have been used here either.
+            with contextlib.suppress(OSError):
+                if is_link:
+                    place.symlink_to(os.readlink(name, dir_fd=before))
+                    continue
+                if is_folder:
+                    place.mkdir()
+                else:
+                    place.touch()
+                syscalls.mount(f"/proc/self/fd/{before}/{name}", place, "none", syscalls.BIND | syscalls.RECURSIVE)
+    finally:
+        os.close(before)
 
 
 def writable(folder: Path) -> int:

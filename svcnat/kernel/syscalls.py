@@ -1,20 +1,23 @@
 """The system calls for namespaces and mounts that Python, or its older versions, do not have.
 
-They speak of the calling thread, raise plain OSErrors, and decide nothing. Sources: unshare(2), setns(2), mount(2).
+They speak of the calling thread, raise plain OSErrors, and decide nothing. Sources: unshare(2), setns(2), mount(2),
+PR_SET_PDEATHSIG(2const).
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from pathlib import Path
 
-NEWNS, NEWUTS, NEWPID, NEWNET = 0x20000, 0x4000000, 0x20000000, 0x40000000
+NEWNS, NEWUTS, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x10000000, 0x20000000, 0x40000000
 REMOUNT, BIND, RECURSIVE, PRIVATE, SLAVE, SHARED = 0x20, 0x1000, 0x4000, 0x40000, 0x80000, 0x100000
 NOSUID, NODEV, NOEXEC = 2, 4, 8
 
 _DETACH = 2
+_SET_PDEATHSIG = 1
 
 
 def mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> None:
@@ -36,6 +39,11 @@ def detach(target: Path) -> None:
     _libc("umount2", os.fsencode(target), _DETACH)
 
 
+def die_with_parent() -> None:
+    """Be killed when the parent ends; what this process starts is not."""
+    _libc("prctl", _SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
 @functools.cache
 def _library() -> object:
     import ctypes
@@ -54,7 +62,7 @@ def _libc(function: str, *arguments: object) -> None:
 if sys.version_info >= (3, 12):
 
     def setns(descriptor: int, flags: int) -> None:
-        """Enter the namespace that a descriptor is of."""
+        """Enter the namespace that a descriptor is of, or those of a process, given by its pidfd, that `flags` name."""
         os.setns(descriptor, flags)
 
     def unshare(flags: int) -> None:
@@ -64,7 +72,7 @@ if sys.version_info >= (3, 12):
 else:
 
     def setns(descriptor: int, flags: int) -> None:
-        """Enter the namespace that a descriptor is of."""
+        """Enter the namespace that a descriptor is of, or those of a process, given by its pidfd, that `flags` name."""
         _libc("setns", descriptor, flags)
 
     def unshare(flags: int) -> None:

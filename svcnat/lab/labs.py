@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from svcnat.errors import LabError
+from svcnat.errors import LabError, PrivilegeError
 from svcnat.kernel import netns, surroundings
 from svcnat.lab import agent, names, network, process, state, topology, watcher
 from svcnat.lab.state import Record
@@ -53,6 +53,8 @@ class Lab:
         """
         plan = plan or topology.simple()
         folder = state.folder_of(name)
+        if os.geteuid() != 0:
+            raise PrivilegeError("labs need root; without it, `svcnat lab up --rootless` builds one that is yours")
         if not folder.exists() and _namespaces(name):
             raise LabError(f"parts of an older lab {name} are there: `svcnat lab down {name}` removes them")
         with state.locked(folder, create=True):
@@ -220,6 +222,19 @@ class Summary:
     attended: bool = False
 
 
+def enter(name: str) -> None:
+    """Go where the lab is, if it is a rootless one: see :func:`svcnat.lab.rootless.enter`.
+
+    Raises:
+        LabError: we cannot.
+
+    """
+    if state.keeper_of(name).exists():
+        from svcnat.lab import rootless
+
+        rootless.enter(name)
+
+
 def labs() -> list[Summary]:
     """Every lab with a folder, and what only its namespaces tell of, by name.
 
@@ -230,7 +245,7 @@ def labs() -> list[Summary]:
         PrivilegeError: it, or a lab in it, is another user's.
 
     """
-    found = {name for name in state.folders() if names.is_label(name)}
+    found = {name for name in state.folders() if names.is_label(name)} | set(state.kept())
     if "SVCNAT_RUNTIME_DIR" not in os.environ:
         found |= {lab for namespace in netns.names() if (lab := names.lab_of(namespace))}
     return [_summary(name) for name in sorted(found)]
@@ -242,6 +257,11 @@ def _summary(name: str) -> Summary:
         record = state.read(folder)
     except LabError:
         return Summary(name, "broken", 0, 0)
+    if state.keeper_of(name).exists():
+        from svcnat.lab import rootless
+
+        if not rootless.runs(name):
+            return Summary(name, "broken", 0, 0)
     nodes = max(len(record.topology.nodes), 1)
     return Summary(name, "running", nodes, len(record.pods), agent.runs(folder, record.agent))
 
@@ -254,6 +274,11 @@ def down(name: str) -> None:
 
     """
     folder = state.folder_of(name)
+    if state.keeper_of(name).exists():
+        from svcnat.lab import rootless
+
+        if rootless.down(name):
+            return
     if folder.is_dir():
         with state.locked(folder):
             _remove(name, folder)
@@ -278,6 +303,7 @@ def _remove(name: str, folder: Path) -> None:
     network.remove(namespaces)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
+    state.keeper_of(name).unlink(missing_ok=True)
 
 
 def _search_path() -> str:

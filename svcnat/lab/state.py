@@ -26,6 +26,8 @@ STORE = "state.db"
 
 _RECORD = "lab.json"
 _VERSION = 1
+_RUNTIME = "SVCNAT_RUNTIME_DIR"
+_USUAL = "/run/svcnat"
 
 
 class Program(Struct, frozen=True, omit_defaults=True):
@@ -82,8 +84,59 @@ class Record(Struct, frozen=True, omit_defaults=True):
 
 
 def runtime_folder() -> Path:
-    """The folder that holds the folder of every lab: ``$SVCNAT_RUNTIME_DIR/labs``, by default ``/run/svcnat/labs``."""
-    return Path(os.environ.get("SVCNAT_RUNTIME_DIR") or "/run/svcnat").absolute() / "labs"
+    """The folder that holds the folder of every lab: ``$SVCNAT_RUNTIME_DIR/labs``, by default ``/run/svcnat/labs``.
+
+    Somebody who is not root, or is so in a user namespace only, has a folder of their own, in ``$XDG_RUNTIME_DIR`` or
+    in ``/tmp``; the variable says so from then on, to whatever this process starts and to those who look for an agent.
+
+    Raises:
+        PrivilegeError: somebody else was there first.
+
+    """
+    # Of all that root has, the root folder is what no user namespace, container or mount makes another's.
+    if not os.environ.get(_RUNTIME) and (os.geteuid() != 0 or Path("/").stat().st_uid != 0):
+        os.environ[_RUNTIME] = str(_own_folder())
+    return Path(os.environ.get(_RUNTIME) or _USUAL).absolute() / "labs"
+
+
+def _own_folder() -> Path:
+    user = os.geteuid()
+    outside = user or int(Path("/proc/self/uid_map").read_text(encoding="ascii").split()[1])
+    session = Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent")
+    with contextlib.suppress(OSError):
+        # After `su` the variable may still name the folder of the user before.
+        if session.is_absolute() and session.stat().st_uid == user:
+            return session / "svcnat"
+    folder = Path(f"/tmp/svcnat-{outside}")  # noqa: S108 - it is looked at
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise _forbidden(folder) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user or status.st_mode & 0o022:
+        raise _forbidden(folder)
+    return folder
+
+
+def keeper_of(lab: str) -> Path:
+    """The file of the keeper of a lab, which is there if the lab is one of somebody without root.
+
+    Raises:
+        LabError: not a name that a lab can have.
+
+    """
+    return _keepers() / folder_of(lab).name
+
+
+def kept() -> list[str]:
+    """The names of the labs that have, or had, a keeper."""
+    with contextlib.suppress(OSError):
+        return [file.name for file in _keepers().iterdir() if names.is_label(file.name)]
+    return []
+
+
+def _keepers() -> Path:
+    return runtime_folder().parent / "rootless"
 
 
 def folder_of(lab: str) -> Path:

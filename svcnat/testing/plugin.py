@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REQUIRED = "SVCNAT_REQUIRE_LAB"
 """Set to 1, as in CI: where labs are not possible, tests that use one fail instead of being skipped."""
 
-_PRIVILEGE = "root, in a container CAP_NET_ADMIN and CAP_SYS_ADMIN, or `unshare -rnm`"
+_PRIVILEGE = "root, in a container CAP_NET_ADMIN and CAP_SYS_ADMIN, or `pytest --svcnat-rootless`"
 _FIXTURES = ("svcnat_lab", "svcnat_lab_session")
 _obstacles: list[str] = []  # found out once: the reason why labs are not possible here, or ""
 
@@ -33,6 +33,27 @@ def svcnat_lab() -> Iterator[LabFixture]:
 def svcnat_lab_session() -> Iterator[LabFixture]:
     """A lab that all tests of a run share; under pytest-xdist each worker has its own."""
     yield from _lab()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--svcnat-rootless``."""
+    parser.getgroup("svcnat").addoption(
+        "--svcnat-rootless",
+        action="store_true",
+        help="run all tests in a user namespace, as root there, with no network: svcnat's labs need no other root",
+    )
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Become root of a user namespace if that is wanted, before there are threads; workers of xdist are there then."""
+    if early_config.known_args_namespace.svcnat_rootless and os.geteuid() != 0:
+        from svcnat.errors import PrivilegeError
+        from svcnat.testing.possible import become_root
+
+        try:
+            become_root()
+        except PrivilegeError as error:
+            raise pytest.UsageError(f"--svcnat-rootless: {error}") from error
 
 
 def _lab() -> Iterator[LabFixture]:

@@ -11,10 +11,24 @@ import tempfile
 from pathlib import Path
 
 from svcnat.errors import MissingError, PrivilegeError
-from svcnat.kernel import netns, sysctl
+from svcnat.kernel import links, netns, sysctl, userns
 
 _RUNTIME = "SVCNAT_RUNTIME_DIR"
 _USUAL = Path("/run/svcnat")
+
+
+def become_root() -> None:
+    """Be root of a user namespace from now on, as under ``unshare -rnm``.
+
+    Raises:
+        PrivilegeError: the kernel refused, and why.
+
+    """
+    # The folders of pytest's tmp_path go by the user's name, which would be root's.
+    os.environ.setdefault("LOGNAME", os.environ.get("USER") or f"user-{os.geteuid()}")
+    userns.become_root()
+    netns.come_home()
+    links.bring_up("lo")
 
 
 def obstacle() -> str:
