@@ -248,7 +248,7 @@ class Agent:
                 self._wake.set()
                 await future
                 state = self._reconciler.state()
-                well = not state.troubles and all(target.state == "synced" for target in state.targets)
+                well = not state.troubles and all(target.state in ("synced", "off") for target in state.targets)
                 self._surroundings.answered(time.monotonic() - began, well=well)
                 if state.troubles:
                     yield Answer(state, error="\n".join(state.troubles))

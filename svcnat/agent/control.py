@@ -49,10 +49,10 @@ Request = Reconcile | Verify | Watch
 class TargetState(Struct, frozen=True, omit_defaults=True):
     """How one target fares.
 
-    `state`: ``synced``, ``failing`` (with the reason in `error`), ``gone`` or ``starting``. `refused`: Services whose
-    rules the kernel refused, with the reason. `drift`: how often somebody else's change was repaired. `passed`: seconds
-    since the last pass; `took`: how long it took; `added` and `deleted`: elements, since the agent began. `different`:
-    what a comparison with the kernel found.
+    `state`: ``synced``, ``failing`` (with the reason in `error`), ``gone``, ``off`` (gone, and may be) or ``starting``.
+    `refused`: Services whose rules the kernel refused, with the reason. `drift`: how often somebody else's change was
+    repaired. `passed`: seconds since the last pass; `took`: how long it took; `added` and `deleted`: elements, since
+    the agent began. `different`: what a comparison with the kernel found.
     """
 
     node: str

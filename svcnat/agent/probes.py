@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from svcnat.controllers.node_lifecycle import is_marked
 from svcnat.controllers.slices import FROM_ENDPOINTS, FROM_PODS
 from svcnat.model.addresses import canonical
 from svcnat.model.extensions import PROBE, PROBE_RESULTS, parse_probe, parse_probe_results
@@ -140,8 +141,10 @@ def wanted_of_pod(pod: Pod, netns: Where = None) -> tuple[Probed, ...]:
     """Return what is to be probed of a Pod, from its node's network namespace.
 
     Every container that has a readinessProbe, at the Pod's first address, unless its status says that it does not run.
-    A Pod without an address, or one that has ended, has nothing to probe.
+    A Pod without an address, or one that has ended, or is on a node that nothing is heard of, has nothing to probe.
     """
+    if is_marked(pod):
+        return ()
     addresses = [known for ip in addresses_of(pod) if (known := canonical(ip))]
     if not addresses or has_ended(pod):
         return ()

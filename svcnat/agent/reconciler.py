@@ -85,7 +85,7 @@ class Member:
     def state(self) -> str:
         """In one word."""
         if self.keeper is None:
-            return "gone"
+            return "off" if self.target.optional else "gone"
         if self.error:
             return "failing"
         return "synced" if self.begun else "starting"
@@ -155,11 +155,17 @@ class Reconciler:
 
         """
         for member in self._members:
-            netns.identity(member.target.netns)  # a mistyped name shall not leave a new state file behind
+            if not member.target.optional:
+                netns.identity(member.target.netns)  # a mistyped name shall not leave a new state file behind
         try:
             self._source.open(self._config)
             for member in self._members:
-                self._open(member)
+                try:
+                    self._open(member)
+                except MissingError as error:
+                    if not member.target.optional:
+                        raise
+                    member.error = str(error)
             self._source.changed()
             self._source.refresh(self.desired)
         except BaseException:
@@ -190,7 +196,7 @@ class Reconciler:
             self._configure(reasons.config)
         self._refresh(reasons, done)
         for member in self._members:
-            if reasons.look:
+            if reasons.look or (reasons.urgent and member.target.optional):
                 done.moved |= self._look(member)
             if member.keeper:
                 self._bring(member, member.keeper, reasons, done.touched)

@@ -15,6 +15,7 @@ from svcnat.agent.targets import Target
 from svcnat.api.configured import DEFAULT_STATE, LAB_BRINGS_ITS_OWN, configuration, node_name, open_store
 from svcnat.api.news import News
 from svcnat.controllers.claims import asks
+from svcnat.controllers.node_lifecycle import with_scheduling
 from svcnat.controllers.rollbacks import paused, resumed, rolled_back
 from svcnat.controllers.scaling import restarted, scaled
 from svcnat.errors import Finding, KernelError, ManifestError, NotFoundError, SvcnatError, UnfollowedError, UsageError
@@ -22,7 +23,7 @@ from svcnat.model.configuration import Configuration
 from svcnat.model.kinds import BY_NAME, subject
 from svcnat.model.located import located
 from svcnat.model.manifests import Loaded, Manifest
-from svcnat.model.objects import Resource, Service
+from svcnat.model.objects import Node, Resource, Service
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
 from svcnat.store.transaction import Outcome, Transaction
@@ -205,6 +206,16 @@ class Cluster:
             wanted, lambda transaction, resource: rolled_back(transaction, resource, revision), dry_run=dry_run
         )
 
+    def cordon(self, names: Iterable[str], *, unschedulable: bool = True) -> Changed:
+        """Have no more Pods placed on nodes; or, if not `unschedulable`, have them placed there again.
+
+        Raises:
+            NotFoundError: one does not exist; nothing was changed.
+
+        """
+        places = [(Node, "", name) for name in names]
+        return self._edit(places, lambda _, node: with_scheduling(node, unschedulable=unschedulable), dry_run=False)
+
     def _edit(
         self,
         wanted: Iterable[tuple[type[Resource], str, str]],
@@ -274,15 +285,16 @@ class Cluster:
         answer = agent.ask(Reconcile(revision))
         if answer.error or answer.state is None:
             raise KernelError(f"the agent cannot follow: {answer.error}")
-        failing = [f"{each.node}: {each.error}" for each in answer.state.targets if each.state != "synced"]
+        followed = [each for each in answer.state.targets if each.state != "off"]
+        failing = [f"{each.node}: {each.error}" for each in followed if each.state != "synced"]
         if failing:
             raise KernelError("; ".join(failing))
-        return tuple(Report({}, each.generation, each.all_warnings) for each in answer.state.targets)
+        return tuple(Report({}, each.generation, each.all_warnings) for each in followed)
 
     def _followers(self) -> Followers:
         from svcnat.api.followers import Followers  # whoever only reads objects needs no rules
 
-        return Followers(self._store, self._config, self._targets)
+        return Followers(self._store, self._config, tuple(each for each in self._targets if not each.missing))
 
     def _change_all(
         self, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome], *, dry_run: bool

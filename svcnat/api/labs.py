@@ -201,6 +201,62 @@ class Lab(Cluster):
         """Take the lab down: no namespace, link, process or file stays."""
         self.built.down()
 
+    def stop_nodes(self, *names: str) -> tuple[str, ...]:
+        """Switch nodes off, as by a power cut: all that runs there ends at once, and nobody is told.
+
+        The control plane notices after the topology's nodeMonitorGraceSeconds: nodes and their pods become unready, and
+        services go on with the others. After podEvictionSeconds more pods are deleted, and those of Deployments made
+        again elsewhere. The answer is the nodes that were on.
+
+        Raises:
+            LabError: the lab has no such node.
+
+        """
+        from svcnat.lab import nodes
+
+        stopped = nodes.stop(self.built, names)
+        self.follow()
+        return stopped
+
+    def start_nodes(self, *names: str) -> tuple[str, ...]:
+        """Switch nodes on again: their pods start anew, with other addresses. The answer is those that were off.
+
+        Raises:
+            LabError: the lab has no such node.
+
+        """
+        from svcnat.lab import nodes
+
+        started = nodes.start(self.built, names)
+        self.follow()
+        return started
+
+    def partition(self, *names: str, others: Sequence[str] = ()) -> None:
+        """Drop every packet between nodes and `others`, nodes or clients; by default between them and everybody else.
+
+        Nodes that nobody reaches are taken for lost, as after :meth:`stop_nodes`; what runs there goes on.
+
+        Raises:
+            LabError: the lab has no such node, or one is on both sides.
+
+        """
+        from svcnat.lab import nodes
+
+        nodes.partition(self.built, names, others)
+        self.follow()
+
+    def heal(self, *members: str) -> None:
+        """Let nodes and clients reach everybody again; by default all of them.
+
+        Raises:
+            LabError: the lab has nothing of that name.
+
+        """
+        from svcnat.lab import nodes
+
+        nodes.heal(self.built, members)
+        self.follow()
+
     def exec(
         self, where: str, command: Sequence[str], namespace: str = "default", **options: Any
     ) -> subprocess.CompletedProcess[Any]:
@@ -318,7 +374,7 @@ def _runner(lab: labs.Lab) -> Runner:
 
 
 def _targets(lab: labs.Lab) -> tuple[Target, ...]:
-    return tuple(Target(node, str(where)) for node, where in lab.nodes)
+    return tuple(Target(node, str(where), optional=True) for node, where in lab.nodes)
 
 
 def _configuration(topology: Topology) -> Configuration:
@@ -326,6 +382,7 @@ def _configuration(topology: Topology) -> Configuration:
     return Configuration(
         cluster_cidr=str(topology.cluster),
         service_cidr=str(topology.services),
+        bridge_masquerade=topology.declaration.bridge_masquerade,
         metrics_bind_address="",
         healthz_bind_address="",
     )

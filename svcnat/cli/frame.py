@@ -118,9 +118,12 @@ def _find_verb(argv: list[str], options: argparse.Namespace) -> Verb | None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     parser.parse_args(argv, options)
     name = options.verb
-    if name in PREFIXES:
+    while name in PREFIXES:
+        before = name
         parser.parse_args(options.arguments, options)
         name = f"{name} {options.verb}".strip()
+        if name == before:
+            break
     if options.version:
         name = "version"
     elif options.help or name in {"", "help"}:
@@ -172,8 +175,8 @@ def _unknown(name: str) -> str:
     import difflib  # only a mistake pays for it
 
     if name in PREFIXES:
-        words = ", ".join(known.split()[1] for known in BY_NAME if known.startswith(f"{name} "))
-        return f"'svcnat {name}' needs one of: {words}"
+        words = [known.removeprefix(name).split()[0] for known in BY_NAME if known.startswith(f"{name} ")]
+        return f"'svcnat {name}' needs one of: {', '.join(dict.fromkeys(words))}"
     near = difflib.get_close_matches(name, BY_NAME, n=1)
     hint = f", did you mean '{near[0]}'?" if near else ""
     return f"unknown verb '{name}'{hint}\nSee 'svcnat --help'."

@@ -44,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _is_good(target: TargetState) -> bool:
-    return target.state == "synced" and not (target.different or target.refused or target.error)
+    good = target.state == "synced" and not (target.different or target.refused or target.error)
+    return good or target.state == "off"
 
 
 def _rows(state: AgentState) -> Iterator[tuple[str, ...]]:

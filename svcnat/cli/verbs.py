@@ -32,6 +32,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("rollout pause", "rollout_pause", "Objects", "let a deployment's template change without consequence"),
     Verb("rollout resume", "rollout_resume", "Objects", "let a paused deployment go on"),
     Verb("rollout history", "rollout_history", "Objects", "list former revisions"),
+    Verb("cordon", "cordon", "Objects", "have no more pods placed on nodes"),
+    Verb("uncordon", "uncordon", "Objects", "have pods placed on nodes again"),
     Verb("get", "get", "Objects", "list objects"),
     Verb("describe", "describe", "Objects", "show objects in full, with their endpoints and counters"),
     Verb("logs", "logs", "Objects", "print what a container of a lab's pod said"),
@@ -45,13 +47,19 @@ VERBS: tuple[Verb, ...] = (
     Verb("lab up", "lab_up", "Lab", "build nodes and pods as network namespaces, and apply manifests"),
     Verb("lab list", "lab_list", "Lab", "list the labs that are up"),
     Verb("lab exec", "lab_exec", "Lab", "run a command in a pod, node or client: POD -- CMD", command=True),
+    Verb("lab node stop", "lab_node_stop", "Lab", "switch nodes off, as by a power cut"),
+    Verb("lab node start", "lab_node_start", "Lab", "switch nodes on again"),
+    Verb("lab node partition", "lab_node_partition", "Lab", "cut nodes off from the others, while they live"),
+    Verb("lab node heal", "lab_node_heal", "Lab", "end partitions"),
     Verb("lab down", "lab_down", "Lab", "remove labs, leaving nothing"),
     Verb("doctor", "doctor", "Other", "find what keeps services from working here, and the command that fixes it"),
     Verb("version", "version", "Other", "print the versions of svcnat, libnftables and the kernel"),
 )
 
 BY_NAME: dict[str, Verb] = {verb.name: verb for verb in VERBS}
-PREFIXES: frozenset[str] = frozenset(verb.name.split()[0] for verb in VERBS if " " in verb.name)
+PREFIXES: frozenset[str] = frozenset(
+    " ".join(words[:count]) for words in (verb.name.split() for verb in VERBS) for count in range(1, len(words))
+)
 
 
 def overview() -> str:

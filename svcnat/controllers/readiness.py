@@ -22,6 +22,8 @@ _READY = "Ready"
 _CONTAINERS_READY = "ContainersReady"
 NOT_READY = "ContainersNotReady"
 GATES_NOT_READY = "ReadinessGatesNotReady"
+NODE_NOT_READY = "NodeNotReady"
+"""The reason of a Ready condition that is False because nothing is heard of the Pod's node."""
 
 
 def ready_condition(unready: Iterable[str], now: str, shut: Sequence[str] = ()) -> Condition:

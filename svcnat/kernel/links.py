@@ -1,8 +1,8 @@
 """Links between network namespaces: veth pairs and bridges with their addresses, routes and neighbours.
 
 What is wanted is a value (:class:`Veth`, :class:`Bridge`); :func:`build` makes a batch of them. The only module that
-imports pyroute2, when something is built and not before. Nothing is removed one by one: links go with their
-namespaces.
+imports pyroute2, when something is built and not before. Links usually go with their namespaces: :func:`unplug` is for
+those that are to go first.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Route:
 class Device:
     """One device in one network namespace; `addresses` are interfaces (``10.0.0.1/24``).
 
-    `neighbours` are (address, MAC) pairs that never need asking for; `bridge` is the device that it is a port of.
+    `neighbours` are (address, MAC) pairs that never need asking for; `bridge` is the device that it is a port of, which
+    `hairpin` allows to send packets back by the port that they came in by.
     """
 
     netns: Path
@@ -66,6 +67,7 @@ class Device:
     neighbours: tuple[tuple[str, str], ...] = ()
     mac: str | None = None
     bridge: str | None = None
+    hairpin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,59 @@ def take_down(namespace: Path, devices: Iterable[str]) -> None:
                     raise _classified(error, f"cannot set {device} of {namespace} down") from error
 
 
+def unplug(namespace: Path, devices: Iterable[str]) -> None:
+    """Remove devices, and with a veth its other end, wherever that is; those that are gone already do no harm.
+
+    Raises:
+        MissingError: the namespace does not exist.
+        KernelError: the kernel refused.
+
+    """
+    import asyncio
+
+    names = tuple(devices)
+    netns.call(None, lambda: asyncio.run(_unplug(namespace, names)))
+
+
+def reroute(namespace: Path, device: str, routes: Iterable[Route]) -> None:
+    """Put routes through a device in the place of those to the same destinations.
+
+    Raises:
+        MissingError: the namespace does not exist.
+        KernelError: the kernel refused.
+
+    """
+    import asyncio
+
+    wanted = tuple(routes)
+    netns.call(None, lambda: asyncio.run(_reroute(namespace, device, wanted)))
+
+
+async def _unplug(namespace: Path, devices: tuple[str, ...]) -> None:
+    routing = _open(namespace)
+    try:
+        for device in devices:
+            try:
+                await routing.link("del", index=_index(namespace, device))
+            except (OSError, _netlink_error()) as error:
+                if _code(error) not in {errno.ENODEV, errno.ENXIO}:
+                    raise _classified(error, f"cannot remove {device} of {namespace}") from error
+    finally:
+        routing.close()
+
+
+async def _reroute(namespace: Path, device: str, routes: tuple[Route, ...]) -> None:
+    routing = _open(namespace)
+    try:
+        index = _index(namespace, device)
+        for route in routes:
+            await routing.route("replace", **_route(route, index))
+    except (OSError, _netlink_error()) as error:
+        raise _classified(error, f"cannot change the routes through {device} of {namespace}") from error
+    finally:
+        routing.close()
+
+
 async def _build(batch: tuple[Veth | Bridge, ...]) -> None:
     # Sockets of the shared side stay open for the batch; those of 3,000 pods would not fit the descriptor limit.
     shared: dict[Path, _Routing] = {}
@@ -160,7 +215,9 @@ def bring_up(name: str) -> int:
 
 
 async def _build_bridge(routing: _Routing, device: Device) -> None:
-    await routing.link("add", ifname=device.name, kind="bridge", state="up")
+    fixed = {"address": device.mac} if device.mac else {}  # otherwise it changes as ports come and go
+    # A snooping bridge keeps questions for a neighbour's address from one that was unplugged and is back.
+    await routing.link("add", ifname=device.name, kind="bridge", state="up", br_mcast_snooping=0, **fixed)
     await _furnish(routing, device, _index(device.netns, device.name))
 
 
@@ -196,6 +253,8 @@ async def _build_veth(near: _Routing, pair: Veth) -> None:
 async def _furnish(routing: _Routing, device: Device, index: int) -> None:
     if device.bridge:
         await routing.link("set", index=index, master=_index(device.netns, device.bridge))
+        if device.hairpin:
+            await routing.brport("set", index=index, mode=1)
     for text in device.addresses:
         interface = ip_interface(text)
         await routing.addr(
@@ -239,8 +298,12 @@ def _netlink_error() -> type[Exception]:
     return error
 
 
+def _code(error: Exception) -> int:
+    return getattr(error, "code", None) or getattr(error, "errno", None) or 0
+
+
 def _classified(error: Exception, subject: str) -> KernelError:
-    code = getattr(error, "code", None) or getattr(error, "errno", None) or 0
+    code = _code(error)
     match error:
         case PermissionError():
             return PrivilegeError(f"{subject}: {os.strerror(code)}: run as root, or inside unshare -rnm")

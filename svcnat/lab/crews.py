@@ -182,8 +182,10 @@ class Crews:
             with contextlib.suppress(LabError), Supervision(self._folder) as supervision:
                 self.states = supervision.states()
 
-    def man(self, wanted: Mapping[str, Pod], renewed: Collection[str]) -> None:
-        """Run the processes of these pods, given by key, and of no others; those `renewed` have been furnished anew.
+    def man(self, wanted: Mapping[str, Pod], renewed: Collection[str], kept: Iterable[str] = ()) -> None:
+        """Run the processes of these pods, given by key, and of no others, but for those that are to be `kept`.
+
+        Those `renewed` have been furnished anew.
 
         Raises:
             LabError: the supervisor cannot be started, or refuses.
@@ -200,7 +202,8 @@ class Crews:
             missing = [key for key, pod in wanted.items() if key not in known and self._prepare(key, pod)]
             supervision.run(missing)
             supervision.renew([key for key in renewed if key in known])
-            if strangers := [key for key, state in known.items() if key not in wanted and not state.leaving]:
+            staying = {*wanted, *kept}
+            if strangers := [key for key, state in known.items() if key not in staying and not state.leaving]:
                 supervision.leave(strangers)
             self.states = supervision.states()
 
@@ -214,8 +217,8 @@ class Crews:
             write_crew(self._folder, replace(crew, tasks=tasks))
         return not all(task.ended for task in tasks)
 
-    def dismiss(self, keys: Iterable[str]) -> set[str]:
-        """Ask the processes of pods to end; the answer is those that have not, yet."""
+    def dismiss(self, keys: Iterable[str], grace: float | None = None) -> set[str]:
+        """Ask the processes of pods to end, in at most `grace` seconds; the answer is those that have not, yet."""
         leaving = set(keys)
         if not leaving or not self.runs:
             return set()
@@ -224,7 +227,7 @@ class Crews:
                 self.states = supervision.states()
                 leaving &= self.states.keys()
                 asked = {key for key in leaving if not self.states[key].leaving}
-                supervision.leave(sorted(asked))
+                supervision.leave(sorted(asked), grace)
                 end = time.monotonic() + (_POLITE if asked else 0)
                 while True:
                     self.states = supervision.states()

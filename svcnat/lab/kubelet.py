@@ -19,18 +19,18 @@ from msgspec.structs import replace
 
 from svcnat.errors import ExhaustedError, LabError
 from svcnat.kernel import netns
-from svcnat.lab import containers, crews, names, network, process, state, statuses
+from svcnat.lab import containers, crews, names, network, nodes, power, process, state, statuses
 from svcnat.lab.addressing import Addresses, next_pod
 from svcnat.lab.containers import Place
 from svcnat.lab.control import Control, Port, StandIn
 from svcnat.lab.crews import Crews, Furnisher
 from svcnat.lab.labs import Lab
+from svcnat.lab.scheduler import Scheduler
 from svcnat.lab.state import Program, Started
 from svcnat.lab.topology import Node
 from svcnat.model import objects
 from svcnat.model.objects import Pod, PodStatus
 from svcnat.model.pods import has_ended
-from svcnat.model.selectors import matches
 from svcnat.store.sqlite import utc_now
 
 _STILL_ENDING = "the pod of this name that was there before is still ending"
@@ -63,6 +63,8 @@ def start(lab: Lab, *, probing: bool = True) -> Pass:
 
     """
     with _Round.begin(lab, probing=probing) as now:
+        now.power()
+        now.judge()
         now.stop(key for key, pod in now.wanted.items() if key in now.pods and not now.runs(key, pod))
         now.clear_away_strangers()
         now.start(key for key in now.wanted if key not in now.pods)
@@ -111,11 +113,15 @@ class _Round:
         self._nodes = {node.name: node for node in lab.topology.nodes}
         self._crews = Crews(lab.folder, self._record.supervisor, self._note_supervisor)
         self._renewed: dict[str, Started] = {}
-        with lab.store.read() as snapshot:
+        self._read()
+
+    def _read(self) -> None:
+        with self.lab.store.read() as snapshot:
             found = snapshot.list(Pod)
             self._versions = crews.versions(snapshot)
             self._known = {node.metadata.name: node for node in snapshot.list(objects.Node)}
-        self.wanted = {names.pod(lab.name, pod.metadata.namespace, pod.metadata.name): pod for pod in found}
+        self._scheduler = Scheduler(self._nodes, self._known, self._record.silent)
+        self.wanted = {names.pod(self.lab.name, pod.metadata.namespace, pod.metadata.name): pod for pod in found}
 
     @classmethod
     @contextmanager
@@ -147,9 +153,13 @@ class _Round:
 
     def is_settled(self) -> bool:
         """True if nothing is to be started, ended or reported."""
-        if any(not self.is_wanted(key, started) or started.ending for key, started in self.pods.items()):
+        if not nodes.is_settled(self.lab, self._record, self._known.values(), self.wanted.values()):
             return False
-        if not all(key in self.pods and self.runs(key, pod) for key, pod in self.wanted.items()):
+        reached = {key: started for key, started in self.pods.items() if not self._is_silent(key)}
+        if any(not self.is_wanted(key, started) or started.ending for key, started in reached.items()):
+            return False
+        here = ((key, pod) for key, pod in self.wanted.items() if not self._is_silent(key))
+        if not all(key in self.pods and self.runs(key, pod) for key, pod in here):
             return False
         if self._outdated():
             return False
@@ -158,12 +168,40 @@ class _Round:
             return False
         return all(self._status(key, pod)[1] is pod.status for key, pod in self.wanted.items())
 
+    def power(self) -> None:
+        """Take everything from the nodes that are off, at once and in silence, and build those that are on again."""
+        for node in self.lab.topology.nodes:
+            if node.name in self._record.off:
+                lost = {key: started for key, started in self.pods.items() if started.node == node.name}
+                power.cut(self.lab, node, lost, self._crews)
+                for key in lost:
+                    del self.pods[key]
+            else:
+                power.restore(self.lab, node)
+        self._remember()
+
+    def judge(self) -> None:
+        """Let the control plane draw its conclusions from which nodes it hears, and choose the way in."""
+        self._record = replace(self._record, pods=self.pods)
+        if nodes.settle(self.lab, self._record, self._known.values(), self.wanted.values()):
+            self._read()
+        entrance = nodes.entrance(self._record, self.lab.topology)
+        if entrance != (self._record.entrance or self.lab.topology.nodes[0].name):
+            network.enter_by(self.lab.name, self.lab.topology, self._nodes[entrance])
+            self._record = replace(self._record, entrance=entrance)
+
+    def _is_silent(self, key: str) -> bool:
+        """True if a pod is on a node whose kubelet neither hears nor is heard: it is as it was."""
+        started, pod = self.pods.get(key), self.wanted.get(key)
+        node = started.node if started else pod.spec.node_name if pod else ""
+        return node in self._record.silent
+
     def stop(self, keys: Iterable[str]) -> None:
         """End pods: processes, servers, then the link, then whatever else runs there, then the namespace.
 
         Those whose processes do not end at once stay, and are `ending`.
         """
-        ending = {key: self.pods[key] for key in keys}
+        ending = {key: self.pods[key] for key in keys if not self._is_silent(key)}
         if not ending:
             return
         busy = self._crews.dismiss(started.device for started in ending.values() if started.manned)
@@ -195,7 +233,8 @@ class _Round:
         """Give pods a node and an address, and make their namespaces and links."""
         load = Counter(started.node for started in self.pods.values())
         used = {started.v4 for started in self.pods.values()}
-        new = {key: started for key in keys if (started := self._place(self.wanted[key], load, used))}
+        reached = (key for key in keys if not self._is_silent(key))
+        new = {key: started for key in reached if (started := self._place(self.wanted[key], load, used))}
         if not new:
             return
         # An address that is spent stays spent, even if this process is killed on the next line.
@@ -273,7 +312,7 @@ class _Round:
             key: started
             for key, started in self.pods.items()
             if crews.is_outdated(started, self._versions)
-            and not started.ending
+            and not (started.ending or self._is_silent(key))
             and self.is_wanted(key, started)
             and not has_ended(self.wanted[key])
         }
@@ -281,7 +320,8 @@ class _Round:
     def man(self) -> None:
         """Have the processes of every pod run, and no others."""
         renewed = {started.device for started in self._renewed.values()}
-        self._crews.man({started.device: pod for started, pod in self._manned()}, renewed)
+        kept = {started.device for key, started in self.pods.items() if self._is_silent(key)}
+        self._crews.man({started.device: pod for started, pod in self._manned()}, renewed, kept)
         # What was written down counts as given once the supervisor knows.
         self.pods |= self._renewed
 
@@ -289,7 +329,7 @@ class _Round:
         """The pods that have processes, and are to have them."""
         for key, started in self.pods.items():
             pod = self.wanted.get(key)
-            if pod and started.manned and not started.ending and not has_ended(pod):
+            if pod and started.uid == pod.metadata.uid and started.manned and not started.ending and not has_ended(pod):
                 yield started, pod
 
     def _note_supervisor(self, supervisor: process.ProcessId) -> None:
@@ -332,7 +372,7 @@ class _Round:
     def _place(self, pod: Pod, load: Counter[str], used: set[str]) -> Started | None:
         """Choose a node and addresses, and count them; None, with a reason in `pending`, if there are none."""
         try:
-            node = self._choose_node(pod, load)
+            node = self._scheduler.choose(pod, load)
             addresses = node.addresses if pod.spec.host_network else self._next_address(node, used)
         except (LabError, ExhaustedError) as error:
             self.done.pending[_name(pod)] = str(error)
@@ -357,23 +397,6 @@ class _Round:
         used.add(addresses.v4)
         return addresses
 
-    def _choose_node(self, pod: Pod, load: Counter[str]) -> Node:
-        """The node that a pod names, or else the one with the fewest pods among those it may run on."""
-        if pod.spec.node_name:
-            if pod.spec.node_name not in self._nodes:
-                raise LabError(f"this lab has no node {pod.spec.node_name}")
-            return self._nodes[pod.spec.node_name]
-        fitting = [node for node in self._nodes.values() if self._may_run(pod, node)]
-        if not fitting:
-            raise LabError("no node is schedulable and has the labels of its nodeSelector")
-        return min(fitting, key=lambda node: load[node.name])
-
-    def _may_run(self, pod: Pod, node: Node) -> bool:
-        known = self._known.get(node.name)
-        if known is None:
-            return not pod.spec.node_selector
-        return not known.spec.unschedulable and matches(pod.spec.node_selector, known.metadata.labels)
-
     def _stand_in(self, key: str, started: Started) -> StandIn:
         return StandIn(
             started.device, str(netns.path(self._where(key, started))), started.name.partition("/")[2], started.ports
@@ -382,7 +405,9 @@ class _Round:
     def _status(self, key: str, pod: Pod) -> tuple[str, PodStatus]:
         """The node and the status that a pod should have in the store: the very ones it has, if they will do."""
         started, now = self.pods.get(key), utc_now()
-        if started is None or started.ending:
+        if self._is_silent(key) and (started is None or started.uid == pod.metadata.uid):
+            return pod.spec.node_name, pod.status
+        if started is None or started.ending or started.uid != pod.metadata.uid:
             reason = self.done.pending.get(_name(pod), _STILL_ENDING)
             return pod.spec.node_name, statuses.pending(pod, reason, now)
         tasks = self._tasks(started)

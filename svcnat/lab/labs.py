@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from svcnat.errors import LabError, PrivilegeError
 from svcnat.kernel import netns, surroundings
-from svcnat.lab import agent, names, network, process, state, topology, watcher
+from svcnat.lab import agent, fabric, names, network, process, state, topology, watcher
 from svcnat.lab.state import Record
 from svcnat.lab.supervision import Crew, read_crew
 from svcnat.lab.topology import Topology
@@ -71,6 +71,8 @@ class Lab:
         attendant = agent.start(folder) if attended else None
         try:
             network.build(name, plan)
+            if any(each.link.loss for each in plan.members):
+                fabric.write(name, plan, ())
             store = _furnished(folder, plan)
             record = Record(state.boot(), plan.declaration, standin, attendant, path=_search_path())
             state.write(folder, record)
@@ -126,6 +128,10 @@ class Lab:
 
         """
         if where in self._members():
+            if where in state.read(self.folder).off:
+                raise LabError(
+                    f"node {where} of lab {self.name} is off: `svcnat --lab {self.name} lab node start {where}`"
+                )
             return self._member(where)
         before, slash, after = where.partition("/")
         key = names.pod(self.name, before, after) if slash else names.pod(self.name, namespace, where)

@@ -60,6 +60,6 @@ def pod(lab: str, namespace: str, name: str) -> str:
     return f"{full[: _LONGEST - 11]}-{digest}"
 
 
-def pod_mac(address: str) -> str:
-    """The MAC address of the pod with that IPv4 address: locally administered, unique in the lab."""
+def mac(address: str) -> str:
+    """The MAC address of what has that IPv4 address: locally administered, unique in the lab."""
     return ":".join(f"{byte:02x}" for byte in (2, 0, *IPv4Address(address).packed))

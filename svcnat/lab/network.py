@@ -5,17 +5,20 @@ r"""The network of a lab: a router between the nodes and the clients, and a rout
     client, client-2 ---- [clients] router [nodes] ---- node-1 ==== pod, pod
                           two bridges                \- node-2 ==== pod
 
-Nothing is bridged on a node: packets from pod to pod, on one node too, pass the node's prerouting, forward and
-postrouting hooks, as does a pod's packet to itself through a service. All of it is inside the lab's own namespaces;
-the machine's stays as it is. Which pods there are is the kubelet's affair.
+Nothing is bridged on a node, unless its topology asks for a bridge that its pods share: packets from pod to pod, on one
+node too, pass the node's prerouting, forward and postrouting hooks, as does a pod's packet to itself through a service.
+All of it is inside the lab's own namespaces; the machine's stays as it is. Which pods there are is the kubelet's
+affair.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from svcnat.errors import MissingError
 from svcnat.kernel import links, netns, sysctl
 from svcnat.kernel.links import Bridge, Device, Route, Veth
 from svcnat.lab import addressing, names
@@ -24,6 +27,8 @@ from svcnat.lab.topology import Client, Node, Topology
 
 _NODES, _CLIENTS = "nodes", "clients"
 _UPLINK = "eth0"
+
+_BRIDGE_CALLS = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 
 _HOST = {
     # Port 80 is for everybody, as in pods of containerd and Docker: not every container may open it by capability.
@@ -56,9 +61,53 @@ def build(lab: str, topology: Topology) -> None:
         KernelError: the kernel refused, or a namespace of that name exists.
 
     """
-    _create([names.member(lab, names.ROUTER), *(names.member(lab, node.name) for node in topology.nodes)], _FORWARDER)
+    _create([names.member(lab, names.ROUTER)], _FORWARDER)
+    for node in topology.nodes:
+        _create_node(lab, node)
     _create([names.member(lab, client.name) for client in topology.clients], _HOST)
     links.build(_wanted(lab, topology))
+
+
+def add_node(lab: str, topology: Topology, node: Node) -> None:
+    """Make a node anew that was removed: nothing is left of what it had.
+
+    Raises:
+        KernelError: the kernel refused, or its namespace exists.
+
+    """
+    _create_node(lab, node)
+    links.build(_of_node(lab, topology, topology.nodes.index(node)))
+
+
+def unplug_node(lab: str, topology: Topology, node: Node) -> None:
+    """Pull a node's plug: from now on nobody hears of it, whatever still runs there.
+
+    Raises:
+        KernelError: the kernel refused.
+
+    """
+    links.unplug(netns.path(names.member(lab, names.ROUTER)), [port_of_node(topology.nodes.index(node))])
+
+
+def enter_by(lab: str, topology: Topology, node: Node) -> None:
+    """Route the service and load-balancer ranges through this node.
+
+    Raises:
+        KernelError: the kernel refused.
+
+    """
+    router = netns.path(names.member(lab, names.ROUTER))
+    links.reroute(router, _NODES, _to_services(topology, node))
+
+
+def port_of_node(position: int) -> str:
+    """The router's end of the link of the node at `position`, from 0."""
+    return f"node{position}"
+
+
+def port_of_client(position: int) -> str:
+    """The router's end of the link of the client at `position`, from 0."""
+    return f"client{position}"
 
 
 def create_pods(namespaces: Iterable[str]) -> None:
@@ -107,21 +156,44 @@ def _create(namespaces: Iterable[str], settings: dict[str, int]) -> None:
             sysctl.write(settings)
 
 
+def _create_node(lab: str, node: Node) -> None:
+    member = names.member(lab, node.name)
+    _create([member], _FORWARDER)
+    if node.bridge:
+        with netns.entered(netns.path(member)):
+            calls = dict.fromkeys(_BRIDGE_CALLS, int(node.bridge.calls_iptables))
+            # Without br_netfilter nobody sees what bridges forward: there is no setting, and none is needed.
+            with contextlib.nullcontext() if node.bridge.calls_iptables else contextlib.suppress(MissingError):
+                sysctl.write(calls)
+
+
 def _wanted(lab: str, topology: Topology) -> Iterator[Veth | Bridge]:
     router = netns.path(names.member(lab, names.ROUTER))
-    first = topology.nodes[0].addresses
-    pods = [_via(node.pods, node.addresses) for node in topology.nodes]
-    to_services = (*_via(topology.services, first), *_via(topology.balancers, first))
-    everywhere = (*(route for routes in pods for route in routes), *to_services)
+    pods = [route for node in topology.nodes for route in _via(node.pods, node.addresses)]
+    everywhere = (*pods, *_to_services(topology, topology.nodes[0]))
     yield Bridge(_bridge(router, _NODES, topology.node_network, everywhere))
     yield Bridge(_bridge(router, _CLIENTS, topology.client_network, ()))
-    for position, node in enumerate(topology.nodes):
-        others = [route for index, routes in enumerate(pods) if index != position for route in routes]
-        # Without these the address of a pod that is gone would go round between router and node.
-        own = [Route(str(network), unreachable=True) for network in node.pods]
-        yield _uplink(lab, topology.node_network, node, (_NODES, f"node{position}"), (*others, *own))
+    for position in range(len(topology.nodes)):
+        yield from _of_node(lab, topology, position)
     for position, client in enumerate(topology.clients):
-        yield _uplink(lab, topology.client_network, client, (_CLIENTS, f"client{position}"), ())
+        yield _uplink(lab, topology.client_network, client, (_CLIENTS, port_of_client(position)), ())
+
+
+def _of_node(lab: str, topology: Topology, position: int) -> Iterator[Veth | Bridge]:
+    node = topology.nodes[position]
+    others = [route for each in topology.nodes if each is not node for route in _via(each.pods, each.addresses)]
+    # Without these the address of a pod that is gone would go round between router and node. A bridge has its own.
+    own = [] if node.bridge else [Route(str(network), unreachable=True) for network in node.pods]
+    yield _uplink(lab, topology.node_network, node, (_NODES, port_of_node(position)), (*others, *own))
+    if node.bridge:
+        gateway = addressing.router(node.pods)
+        addresses = addressing.interface(node.pods, gateway)
+        where = netns.path(names.member(lab, node.name))
+        yield Bridge(Device(where, node.bridge.name, addresses=addresses, mac=names.mac(gateway.v4)))
+
+
+def _to_services(topology: Topology, node: Node) -> tuple[Route, ...]:
+    return *_via(topology.services, node.addresses), *_via(topology.balancers, node.addresses)
 
 
 def _via(networks: Ranges, gateway: Addresses) -> tuple[Route, Route]:
@@ -141,6 +213,8 @@ def _uplink(lab: str, network: Ranges, host: Node | Client, port: tuple[str, str
         far=Device(
             netns.path(names.member(lab, host.name)),
             _UPLINK,
+            # One that comes back has the address that its neighbours remember.
+            mac=names.mac(host.addresses.v4),
             addresses=addressing.interface(network, host.addresses),
             routes=(Route("0.0.0.0/0", gateway.v4), Route("::/0", gateway.v6), *routes),
         ),
@@ -148,7 +222,20 @@ def _uplink(lab: str, network: Ranges, host: Node | Client, port: tuple[str, str
 
 
 def _pod_link(lab: str, namespace: str, node: Node, device: str, pod: Addresses) -> Veth:
-    mac = names.pod_mac(pod.v4)
+    mac = names.mac(pod.v4)
+    if node.bridge:
+        gateway = addressing.router(node.pods)
+        return Veth(
+            # The kubelet's hairpin mode: where netfilter sees the bridge, a pod that reaches itself needs it.
+            near=Device(netns.path(names.member(lab, node.name)), device, bridge=node.bridge.name, hairpin=True),
+            far=Device(
+                netns.path(namespace),
+                _UPLINK,
+                mac=mac,
+                addresses=addressing.interface(node.pods, pod),
+                routes=(Route("0.0.0.0/0", gateway.v4), Route("::/0", gateway.v6)),
+            ),
+        )
     v4, v6 = f"{pod.v4}/32", f"{pod.v6}/128"
     return Veth(
         near=Device(

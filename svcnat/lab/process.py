@@ -204,6 +204,13 @@ def end_inhabitants(namespaces: Iterable[tuple[int, int]]) -> None:
             _end(opened, politely=True)
 
 
+def kill_inhabitants(namespaces: Iterable[tuple[int, int]]) -> None:
+    """End every process but this one that lives in network namespaces, as a power cut does: nobody is asked."""
+    with _opened(_inhabitants(frozenset(namespaces))) as opened:
+        _signal(opened, signal.SIGKILL)
+        _wait(opened)
+
+
 def _inhabitants(identities: frozenset[tuple[int, int]]) -> Iterator[ProcessId]:
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal() or folder.name == str(os.getpid()):

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -65,10 +65,25 @@ class Started(Struct, frozen=True, omit_defaults=True):
         return any(each.command for each in self.programs)
 
 
+class Cut(Struct, frozen=True, omit_defaults=True):
+    """A partition: these nodes on one side, and on the other those, or if none are named everybody else."""
+
+    nodes: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+    def without(self, healed: Collection[str]) -> Cut | None:
+        """What is left of it when these can reach everybody again; None if nothing is."""
+        nodes = tuple(each for each in self.nodes if each not in healed)
+        others = tuple(each for each in self.others if each not in healed)
+        return Cut(nodes, others) if nodes and (others or not self.others) else None
+
+
 class Record(Struct, frozen=True, omit_defaults=True):
     """A lab; pods are under the names of their network namespaces, `cursors` tell where each node's next address is.
 
-    `path` is where programs are looked for, whoever starts them.
+    `path` is where programs are looked for, whoever starts them. Of nodes: which are `off`, who is `cut` off from whom,
+    since when nothing was heard of those that cannot be reached (`silent`, seconds since 1970), and which one is the
+    `entrance` to the service ranges, the first one if that is "".
     """
 
     boot: str
@@ -80,6 +95,10 @@ class Record(Struct, frozen=True, omit_defaults=True):
     path: str = os.defpath
     cursors: dict[str, int] = field(default_factory=dict)
     pods: dict[str, Started] = field(default_factory=dict)
+    off: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    silent: dict[str, float] = field(default_factory=dict)
+    entrance: str = ""
     version: int = _VERSION
 
 
@@ -199,6 +218,16 @@ def read(folder: Path) -> Record:
     if record.boot != boot():
         raise LabError(f"lab {folder.name} ended with a reboot: `svcnat lab down {folder.name}` removes its files")
     return record
+
+
+def written(folder: Path) -> int:
+    """When it was last written, in nanoseconds.
+
+    Raises:
+        OSError: it is gone.
+
+    """
+    return (folder / _RECORD).stat().st_mtime_ns
 
 
 def wait_until_built(folder: Path) -> None:

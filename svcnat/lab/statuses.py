@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from svcnat.controllers.readiness import NOT_READY, ready_condition
+from svcnat.controllers.readiness import NODE_NOT_READY, NOT_READY, ready_condition
 from svcnat.lab.state import Started
 from svcnat.lab.supervision import Ended, Task, TaskState
 from svcnat.lab.topology import Node
@@ -42,7 +42,10 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
     containers = [each.name for each in pod.spec.containers]
     manned = {each.name for each in started.programs if each.command}
     probed = [each.name for each in pod.spec.containers if probing and each.readiness_probe]
-    said = next((each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"), None)
+    found = next((each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"), None)
+    again = found is not None and found.reason == NODE_NOT_READY  # its node was lost, and all that ran there
+    said = None if again else found
+    before = {each.name: each.restart_count or 0 for each in pod.status.container_statuses}
     incomplete = _incomplete(pod, tasks)
     if started.troubles:
         message = "; ".join(started.troubles)
@@ -73,7 +76,7 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
                 image=container.image,
                 container_id="" if container.name in manned else f"{STAND_IN}{started.device}/{container.name}",
                 ready=container.name not in unready,
-                restart_count=0,
+                restart_count=before.get(container.name, 0) + 1 if again else 0,
                 started=not incomplete,
                 state=_state(pod, tasks[container.name]) if container.name in tasks else _stood_in(incomplete, now),
             )

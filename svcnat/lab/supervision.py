@@ -110,7 +110,10 @@ class Renew(Struct, frozen=True, tag=True):
 
 
 class Leave(Struct, frozen=True, tag=True):
-    """End the crews of these pods: a signal, then their time of grace, at most `grace` seconds, then another signal."""
+    """End the crews of these pods: a signal, then their time of grace, at most `grace` seconds, then another signal.
+
+    With no grace at all, nobody is asked.
+    """
 
     keys: tuple[str, ...]
     grace: float | None = None

@@ -6,6 +6,7 @@ nothing (:mod:`svcnat.lab.network` does).
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -13,20 +14,32 @@ from ipaddress import IPv4Network, IPv6Network
 from itertools import combinations
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, convert, field
 
 from svcnat.controllers.ranges import SERVICE_CIDRS
 from svcnat.errors import Finding, LabError, ManifestError
-from svcnat.lab import addressing, names, restarts
+from svcnat.lab import addressing, impairments, names, restarts
 from svcnat.lab.addressing import Addresses, Ranges
+from svcnat.lab.impairments import PERFECT, Link
+from svcnat.model import shape
 from svcnat.model.addresses import parse_network
+from svcnat.model.configuration import SWITCHES
 from svcnat.model.quoting import entry
-from svcnat.model.validation.names import check_labels
-from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required
+from svcnat.model.validation.names import check_choice, check_labels
+from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required, too_many
 
 _MOST_CLIENTS = 100
 _LEAST = {"clusterCIDR": 4, "podCIDRs": 4, "serviceCIDR": 16, "nodeCIDR": 4, "clientCIDR": 4}  # addresses of a range
 _LONGEST_BACK_OFF = 3600
+_LONGEST_WAIT = 86400
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}")
+_OTHER_DEVICES = frozenset({"lo", "eth0"})
+
+NODE_MONITOR_GRACE = 0.0
+"""Seconds; kube-controller-manager's --node-monitor-grace-period is 50, which nobody wants to sit and wait for."""
+
+POD_EVICTION = 300.0
+"""Seconds, as kube-apiserver's --default-unreachable-toleration-seconds."""
 
 
 class NodeDeclaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -35,6 +48,21 @@ class NodeDeclaration(Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     name: str = ""
     pod_cidrs: list[str] = field(default_factory=list, name="podCIDRs")
     labels: dict[str, str] = {}
+    latency: Any = None
+    loss: Any = None
+    bridge: str = ""
+    bridge_nf_call_iptables: bool = False
+
+
+class ClientDeclaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A client as a topology file declares it."""
+
+    latency: Any = None
+    loss: Any = None
+
+
+class _OneClient(Struct, frozen=True, omit_defaults=True):
+    client: ClientDeclaration = ClientDeclaration()
 
 
 class Declaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -46,9 +74,12 @@ class Declaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     client_cidr: str = field(default="", name="clientCIDR")
     load_balancer_cidr: str = field(default="", name="loadBalancerCIDR")
     nodes: list[NodeDeclaration] = []
-    clients: int = 1
+    clients: Any = 1  # a number, or a list of ClientDeclaration
     images: dict[str, Any] = {}  # a command each: a text as in a shell, or a list of words
     restart_backoff_seconds: float = restarts.BASE_SECONDS
+    node_monitor_grace_seconds: Any = NODE_MONITOR_GRACE
+    pod_eviction_seconds: Any = POD_EVICTION
+    bridge_masquerade: str = "auto"
 
 
 _DEFAULTS = {
@@ -61,13 +92,26 @@ _DEFAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """What the pods of a node are ports of; `calls_iptables`: netfilter sees what it forwards."""
+
+    name: str
+    calls_iptables: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
-    """A node of a lab; `pods` are the ranges that its pods get their addresses from."""
+    """A node of a lab; `pods` are the ranges that its pods get their addresses from.
+
+    Its pods have a routed link each, or share a `bridge`.
+    """
 
     name: str
     addresses: Addresses
     pods: Ranges
     labels: dict[str, str]
+    link: Link = PERFECT
+    bridge: Bridge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +120,7 @@ class Client:
 
     name: str
     addresses: Addresses
+    link: Link = PERFECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +137,13 @@ class Topology:
     clients: tuple[Client, ...]
     images: dict[str, tuple[str, ...]]
     back_off: float
+    monitor_grace: float
+    pod_eviction: float
+
+    @property
+    def members(self) -> tuple[Node | Client, ...]:
+        """The nodes and the clients."""
+        return *self.nodes, *self.clients
 
 
 def simple(nodes: int = 1, clients: int = 1) -> Topology:
@@ -145,7 +197,10 @@ class Planning:
             clients=tuple(self._clients(declaration.clients)),
             images=dict(self._images(declaration.images)),
             back_off=declaration.restart_backoff_seconds,
+            monitor_grace=self._seconds("nodeMonitorGraceSeconds", declaration.node_monitor_grace_seconds),
+            pod_eviction=self._seconds("podEvictionSeconds", declaration.pod_eviction_seconds),
         )
+        self.problems += check_choice("bridgeMasquerade", declaration.bridge_masquerade, SWITCHES)
         if not 0 < declaration.restart_backoff_seconds <= _LONGEST_BACK_OFF:
             self.problems.append(
                 invalid(
@@ -198,7 +253,19 @@ class Planning:
             pods = self._ranges(f"{path}.podCIDRs", node.pod_cidrs, pods)
             if not (pods.v4.subnet_of(cluster.v4) and pods.v6.subnet_of(cluster.v6)):
                 self.problems.append(invalid(f"{path}.podCIDRs", str(pods), f"must be parts of clusterCIDR {cluster}"))
-            yield Node(node.name, addresses, pods, node.labels)
+            link, wrong = impairments.parse(path, node.latency, node.loss)
+            self.problems += wrong
+            yield Node(node.name, addresses, pods, node.labels, link, self._bridge(path, node))
+
+    def _bridge(self, path: str, node: NodeDeclaration) -> Bridge | None:
+        if not node.bridge:
+            if node.bridge_nf_call_iptables:
+                self.problems.append(required(f"{path}.bridge"))
+            return None
+        if not _DEVICE.fullmatch(node.bridge) or node.bridge in _OTHER_DEVICES or node.bridge.startswith("veth"):
+            reason = "must be the name of a device that the node does not have: 1 to 15 letters, digits, - and _"
+            self.problems.append(invalid(f"{path}.bridge", node.bridge, reason))
+        return Bridge(node.bridge, node.bridge_nf_call_iptables)
 
     def _check_name(self, path: str, name: str, seen: set[str]) -> None:
         if not name:
@@ -228,14 +295,41 @@ class Planning:
             else:
                 yield image, tuple(words)
 
-    def _clients(self, count: int) -> Iterator[Client]:
-        if not 0 <= count <= _MOST_CLIENTS:
-            self.problems.append(invalid("clients", count, f"must be between 0 and {_MOST_CLIENTS}, inclusive"))
-            return
-        for position in range(count):
+    def _seconds(self, path: str, value: Any) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LONGEST_WAIT:
+            return float(value)
+        self.problems.append(invalid(path, value, f"must be a number of seconds, from 0 to {_LONGEST_WAIT}"))
+        return 0.0
+
+    def _declared_clients(self, declared: Any) -> list[ClientDeclaration]:
+        if isinstance(declared, int) and not isinstance(declared, bool):
+            if 0 <= declared <= _MOST_CLIENTS:
+                return [ClientDeclaration()] * declared
+            self.problems.append(invalid("clients", declared, f"must be between 0 and {_MOST_CLIENTS}, inclusive"))
+            return []
+        if not isinstance(declared, list):
+            self.problems.append(invalid("clients", declared, "must be a number, or a list with an item for each"))
+            return []
+        if len(declared) > _MOST_CLIENTS:
+            self.problems.append(too_many("clients", len(declared), _MOST_CLIENTS))
+            return []
+        return [self._declared_client(f"clients[{position}]", each) for position, each in enumerate(declared)]
+
+    def _declared_client(self, path: str, declared: Any) -> ClientDeclaration:
+        if isinstance(declared, ClientDeclaration):
+            return declared
+        found = shape.check({"client": declared}, _OneClient)
+        inside = [(each.path, f"unknown field{each.hint}") for each in found.unknown] + found.wrong
+        self.problems += [Problem(path + field.removeprefix("client"), reason) for field, reason in inside]
+        return convert(found.pruned, _OneClient).client
+
+    def _clients(self, declared: Any) -> Iterator[Client]:
+        for position, client in enumerate(self._declared_clients(declared)):
             try:
                 addresses = addressing.member(self._networks["clientCIDR"], position)
             except LabError as error:
                 self.problems.append(Problem("clients", str(error)))
                 return
-            yield Client(names.client(position + 1), addresses)
+            link, wrong = impairments.parse(f"clients[{position}]", client.latency, client.loss)
+            self.problems += wrong
+            yield Client(names.client(position + 1), addresses, link)

@@ -13,11 +13,17 @@
     - name: node-1
       podCIDRs: [10.244.0.0/24, fd00:10:244::/64]  # the next part of clusterCIDR, if there is none
       labels: {topology.kubernetes.io/zone: east}
-    clients: 1
+      latency: 2ms                                 # of its link, in each direction; as loss
+      bridge: pods0                                # its pods share a bridge of that name
+      bridgeNfCallIptables: true                   # netfilter sees what it forwards
+    clients: 1                                     # or a list: [{latency: 20ms, loss: 1%}]
     images:                                        # what containers run; the longest match of registry/name:tag counts
       redis: redis-server --protected-mode no      # as in a shell, or as a list of words; "" is the stand-in
       front-end: ./server.py --verbose             # a word that begins with ./ is a path beside this file
     restartBackoffSeconds: 10                      # before the second restart of a container, doubled up to 30 times it
+    nodeMonitorGraceSeconds: 0                     # until a node that nothing is heard of is NotReady
+    podEvictionSeconds: 300                        # from then until its pods are deleted
+    bridgeMasquerade: auto                         # auto, on or off
 
 This module decides no address: :mod:`svcnat.lab.topology` does.
 """

@@ -74,12 +74,14 @@ class _Watcher:
         self._lab, self._watch = lab, watch
         self._supervision: Supervision | None = None
         self._said = ""
+        self._recorded = 0
+        self._silent = False
 
     def run(self) -> None:
         """Look and act until the lab is gone."""
         unsettled = True
         while (self._lab.folder / state.STORE).exists():
-            unsettled |= self._watch.changed()
+            unsettled |= self._watch.changed() | self._is_silent()
             if not unsettled:
                 unsettled = self._pause()
                 continue
@@ -90,6 +92,14 @@ class _Watcher:
                 self._say(str(error))
             if unsettled:
                 time.sleep(_RETRY_SECONDS if self._said else _LOOK_SECONDS)
+
+    def _is_silent(self) -> bool:
+        """True if a node is silent: as time passes, there is something to do."""
+        with contextlib.suppress(OSError):
+            written = state.written(self._lab.folder)
+            if written != self._recorded:
+                self._recorded, self._silent = written, bool(state.read(self._lab.folder).silent)
+        return self._silent
 
     def _settle(self) -> bool:
         """Make a pass if there is something to do; False if there still is."""

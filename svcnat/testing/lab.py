@@ -31,6 +31,7 @@ from svcnat.model.selectors import Selector
 from svcnat.testing import contents, traffic
 from svcnat.testing.contents import NAMESPACE, Endpoint
 from svcnat.testing.destinations import Destination, Names
+from svcnat.testing.node import Node
 from svcnat.testing.place import Place
 from svcnat.testing.traffic import PATIENCE, Answer, Flows
 
@@ -165,6 +166,17 @@ class LabFixture:
         """
         self.built.netns_of(where)
         return Place(self, where)
+
+    def node(self, name: str) -> Node:
+        """A node, which can be stopped, started, and cut off.
+
+        Raises:
+            UsageError: there is none of that name.
+
+        """
+        if name not in {node for node, _ in self.built.nodes}:
+            raise UsageError(f"there is no node {name!r}\n{self}")
+        return Node(self, name)
 
     @property
     def client(self) -> Place:
@@ -353,4 +365,4 @@ def _reference(what: str | Path) -> tuple[type[Resource], str, str] | None:
     return (kind.type, NAMESPACE if kind.namespaced else "", name) if kind else None
 
 
-__all__ = ["Answer", "Endpoint", "Flows", "LabFixture", "Place"]
+__all__ = ["Answer", "Endpoint", "Flows", "LabFixture", "Node", "Place"]

@@ -132,7 +132,7 @@ def test_a_command_after_two_dashes_is_left_alone(svcnat: Svcnat, probe: SimpleN
         (("gte",), "unknown verb 'gte', did you mean 'get'?"),
         (("lab", "dwon"), "unknown verb 'lab dwon', did you mean 'lab down'?"),
         (("zzzzz",), "unknown verb 'zzzzz'\n"),
-        (("lab",), "'svcnat lab' needs one of: up, list, exec, down"),
+        (("lab",), "'svcnat lab' needs one of: up, list, exec, node, down"),
         (("probe", "--nope"), "unrecognized arguments: --nope"),
         (("probe", "--dry-run=maybe"), "invalid choice: 'maybe'"),
         (("--state",), "argument --state: expected one argument"),

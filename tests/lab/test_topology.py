@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from svcnat.errors import ExhaustedError, LabError, ManifestError
 from svcnat.lab import addressing, names, topology
 from svcnat.lab.addressing import Addresses, Ranges, next_pod
-from svcnat.lab.topology import Declaration
+from svcnat.lab.impairments import PERFECT, Link
+from svcnat.lab.topology import Bridge, Declaration
 from svcnat.lab.topology_file import find
 
 HEAD = "apiVersion: svcnat.io/v1alpha1\nkind: Topology\n"
@@ -46,6 +47,21 @@ def test_a_file_says_what_differs() -> None:
     assert topology.plan(plan.declaration) == plan
 
 
+def test_links_and_bridges() -> None:
+    """Latency and loss of each link, a bridge that pods share, and how long the control plane waits."""
+    text = (
+        HEAD + "clients: [{}, {latency: 1.5s, loss: 0.25%}]\nnodeMonitorGraceSeconds: 2\npodEvictionSeconds: 0.5\n"
+        "nodes: [{name: a, latency: 250us, bridge: pods0, bridgeNfCallIptables: true}, {name: b, bridge: b},\n"
+        "  {name: c}]\n"
+    )
+    plan = find([("lab.yaml", text.encode())])
+    assert [client.link for client in plan.clients] == [PERFECT, Link(1.5, 0.0025)]
+    assert [node.link for node in plan.nodes] == [Link(0.00025), PERFECT, PERFECT]
+    assert [node.bridge for node in plan.nodes] == [Bridge("pods0", True), Bridge("b", False), None]
+    assert (plan.monitor_grace, plan.pod_eviction) == (2.0, 0.5)
+    assert topology.plan(plan.declaration) == plan
+
+
 def test_json_is_taken_too() -> None:
     """Manifests may be JSON; so may topologies."""
     assert (
@@ -58,7 +74,36 @@ def test_json_is_taken_too() -> None:
     ("text", "message"),
     [
         ("nods: []\n", 'lab.yaml:3: Topology: nods: unknown field: did you mean "nodes"?'),
-        ("clients: many\n", 'lab.yaml:3: Topology: clients: Invalid value: "many": must be a whole number'),
+        (
+            "clients: many\n",
+            'lab.yaml:3: Topology: clients: Invalid value: "many": must be a number, or a list',
+        ),
+        ("clients: [{}, 3]\n", "lab.yaml:3: Topology: clients[1]: Invalid value: 3: must be an object"),
+        (
+            "clients:\n- latancy: 1ms\n",
+            "lab.yaml:4: Topology: clients[0].latancy: unknown field: did you",
+        ),
+        ("clients:\n- latency: 20\n", "lab.yaml:4: Topology: clients[0].latency: Invalid value: 20: must be a time of"),
+        (
+            "clients:\n- latency: 11s\n",
+            'lab.yaml:4: Topology: clients[0].latency: Invalid value: "11s": must be a',
+        ),
+        (
+            "clients:\n- {}\n- loss: 101%\n",
+            'lab.yaml:5: Topology: clients[1].loss: Invalid value: "101%": must be a',
+        ),
+        ("nodes: [{name: a, loss: [1]}]\n", "lab.yaml:3: Topology: nodes[0].loss: Invalid value: [1]: must be a share"),
+        ("nodes: [{name: a, bridge: eth0}]\n", 'lab.yaml:3: Topology: nodes[0].bridge: Invalid value: "eth0": must be'),
+        ("nodes: [{name: a, bridgeNfCallIptables: true}]\n", "lab.yaml:3: Topology: nodes[0].bridge: Required value"),
+        (
+            "podEvictionSeconds: soon\n",
+            'lab.yaml:3: Topology: podEvictionSeconds: Invalid value: "soon": must be',
+        ),
+        (
+            "nodeMonitorGraceSeconds: -1\n",
+            "lab.yaml:3: Topology: nodeMonitorGraceSeconds: Invalid value: -1: must",
+        ),
+        ("bridgeMasquerade: maybe\n", 'lab.yaml:3: Topology: bridgeMasquerade: Unsupported value: "maybe"'),
         ("clients: -1\n", "lab.yaml:3: Topology: clients: Invalid value: -1: must be between 0 and 100, inclusive"),
         (
             "\nclusterCIDR: 10.0.0.0\n",

@@ -1,0 +1,53 @@
+"""The power of a lab's nodes: how all that a node has goes at once, without a word, and how the node is built again.
+
+Which nodes are off is :mod:`svcnat.lab.nodes`' record; when either is due, the kubelet's pass knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from svcnat.errors import LabError
+from svcnat.kernel import netns
+from svcnat.lab import names, network, process
+from svcnat.lab.control import Control
+from svcnat.lab.crews import Crews
+from svcnat.lab.labs import Lab
+from svcnat.lab.state import Started
+from svcnat.lab.topology import Node
+
+
+def cut(lab: Lab, node: Node, pods: Mapping[str, Started], crews: Crews) -> None:
+    """End a node with its pods, given by network namespace; nothing, if nothing is left of them.
+
+    The plug comes first, so that nobody hears a last word, a TCP reset for instance.
+
+    Raises:
+        KernelError: the kernel refused.
+
+    """
+    member = names.member(lab.name, node.name)
+    if not pods and not netns.exists(member):
+        return
+    network.unplug_node(lab.name, lab.topology, node)
+    devices = [started.device for started in pods.values()]
+    crews.dismiss((started.device for started in pods.values() if started.manned), grace=0)
+    with suppress(LabError), Control(lab.folder) as control:
+        control.close_pods(devices, grace=0)
+    gone = [member, *(key for key, started in pods.items() if not started.host_network)]
+    process.kill_inhabitants(netns.identity(each) for each in gone if netns.exists(each))
+    network.remove(gone)
+    for device in devices:
+        crews.forget(device)
+
+
+def restore(lab: Lab, node: Node) -> None:
+    """Build a node that is missing, with nothing on it.
+
+    Raises:
+        KernelError: the kernel refused.
+
+    """
+    if not netns.exists(names.member(lab.name, node.name)):
+        network.add_node(lab.name, lab.topology, node)

@@ -1,0 +1,260 @@
+"""Nodes that are switched off, cut off, and come back: what packets see, and what the control plane makes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from svcnat.errors import LabError
+from svcnat.kernel import netns
+from svcnat.lab import names, state
+from svcnat.model.objects import Node, Pod
+from svcnat.testing.lab import LabFixture
+from tests.agents import until
+
+pytestmark = pytest.mark.packets
+
+THREE = """
+apiVersion: svcnat.io/v1alpha1
+kind: Topology
+nodes: [{name: node-1}, {name: node-2}, {name: node-3}]
+%s
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}], ipFamilyPolicy: PreferDualStack}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 6
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: web, ports: [{containerPort: 80}]}]}
+"""
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def three(runtime) -> Iterator[LabFixture]:
+    lab = LabFixture()
+    try:
+        yield lab
+    finally:
+        lab.close()
+        assert not [each for each in netns.names() if each.startswith(names.prefix_of(lab.name))]
+
+
+def pods_on(lab: LabFixture, node: str) -> set[str]:
+    with lab.lab.read() as snapshot:
+        return {pod.metadata.name for pod in snapshot.list(Pod) if pod.spec.node_name == node}
+
+
+def asked(lab: LabFixture, family: int = 4) -> set[str]:
+    """The pods that answer; every request must be answered."""
+    return set(lab.flows(60, to="web", family=family).pods)
+
+
+def test_a_node_without_power(three: LabFixture) -> None:
+    """stop: the node and its pods are unready, and services go on at once; start: they are back, at other addresses."""
+    three.apply(THREE % "")
+    node, mine = three.node("node-2"), pods_on(three, "node-2")
+    before = {pod: three.pod(pod).address for pod in mine}
+    assert len(mine) == 2
+    node.stop()
+    assert not node.ready
+    assert not netns.exists(names.member(three.name, "node-2"))
+    assert {each.pod for each in three.endpoints("web") if not each.ready} == mine
+    for family in (4, 6):
+        assert len(asked(three, family)) == 4
+        assert not asked(three, family) & mine
+    with pytest.raises(LabError, match="is off: `svcnat --lab"):
+        node.run(["true"])
+    assert pods_on(three, "node-2") == mine  # not evicted yet: that takes five minutes
+    with three.lab.read() as snapshot:
+        lost = snapshot.get(Node, "", "node-2")
+        pod = snapshot.get(Pod, "default", min(mine))
+    assert lost is not None
+    assert pod is not None
+    assert [(each.status, each.reason) for each in lost.status.conditions] == [("Unknown", "NodeStatusUnknown")]
+    assert pod.status.phase == "Running"
+    node.start()
+    assert node.ready
+    assert asked(three) == asked(three, 6) == {each.pod for each in three.endpoints("web")}
+    assert not {three.pod(pod).address for pod in mine} & set(before.values())
+    with three.lab.read() as snapshot:
+        restarted = snapshot.get(Pod, "default", min(mine))
+    assert restarted is not None
+    assert [each.restart_count for each in restarted.status.container_statuses] == [1]
+    assert three.flows(20, to="web", from_="node-2").pods  # it has its rules again
+
+
+def test_connections_hang_when_the_power_goes(three: LabFixture) -> None:
+    """Nobody says goodbye: a client of a pod on a node that goes sees neither a reset nor an end."""
+    three.apply(THREE % "")
+    victim = min(pods_on(three, "node-2"))
+    with three.client.socket(f"{victim}:80", patience=0.5) as held:
+        three.node("node-2").stop()
+        with pytest.raises(TimeoutError):
+            held.recv(1)
+
+
+def test_pods_are_made_again_elsewhere(three: LabFixture) -> None:
+    """After podEvictionSeconds the pods of a lost node go, and the Deployment has others elsewhere, by itself."""
+    three.apply(THREE % "podEvictionSeconds: 0.5")
+    mine = pods_on(three, "node-1")
+    three.node("node-1").stop()
+    until(lambda: not pods_on(three, "node-1"), PATIENCE)
+    until(lambda: len([each for each in three.endpoints("web") if each.ready]) == 6, PATIENCE)
+    three.wait()
+    # The first node was the way in for clients: the next one is.
+    assert not asked(three) & mine
+    assert len(asked(three)) == 6
+    three.node("node-1").start()
+    assert not pods_on(three, "node-1")
+    assert {each.partition(".")[0] for each in netns.names() if any(pod in each for pod in mine)} == set()
+
+
+def test_nobody_notices_before_the_grace_is_over(three: LabFixture) -> None:
+    """nodeMonitorGraceSeconds: until then the node is Ready, and requests to its pods are lost; then it is not."""
+    three.apply(THREE % "nodeMonitorGraceSeconds: 3")
+    mine = pods_on(three, "node-3")
+    node = three.node("node-3")
+    began = time.monotonic()
+    node.stop()
+    flows = three.flows(12, to="web", strict=False, patience=0.1)
+    if time.monotonic() - began < 2.5:
+        assert node.ready
+        assert not set(flows.pods) & mine
+    until(lambda: not node.ready, PATIENCE)
+    three.wait()
+    assert not asked(three) & mine
+
+
+def test_a_partition_and_its_end(three: LabFixture) -> None:
+    """A node that is cut off lives, but neither side hears the other; when it heals, the same pods go on."""
+    three.apply(THREE % "")
+    node, mine = three.node("node-2"), pods_on(three, "node-2")
+    addresses = {pod: three.pod(pod).address for pod in mine}
+    node.partition()
+    assert not node.ready
+    assert not asked(three) & mine
+    one = f"{min(mine)}:80"
+    for who in ("client", "node-1", "node-3", "router"):
+        with pytest.raises(OSError, match="asked"):
+            three.connect(one, from_=who, patience=0.2)
+    assert three.connect(one, from_="node-2").pod == min(mine)
+    assert three.connect(f"{max(mine)}:80", from_=min(mine)).pod == max(mine)
+    node.heal()
+    assert node.ready
+    assert {pod: three.pod(pod).address for pod in mine} == addresses
+    assert asked(three) == {each.pod for each in three.endpoints("web") if each.ready}
+    assert len(asked(three)) == 6
+
+
+def test_a_partition_between_two_nodes(three: LabFixture) -> None:
+    """Where the control plane hears both sides, nothing becomes unready: only packets between them are lost."""
+    three.apply(THREE % "")
+    one, other = three.node("node-1"), three.node("node-2")
+    one.partition(other)
+    assert one.ready
+    assert other.ready
+    pod = f"{min(pods_on(three, 'node-2'))}:80"
+    with pytest.raises(OSError, match="asked"):
+        one.connect(pod, patience=0.2)
+    assert three.connect(pod, from_="node-3").pod
+    assert three.connect(pod, from_="client").pod
+    other.heal()
+    assert one.connect(pod).pod
+
+
+def test_a_client_that_cannot_reach_a_node(three: LabFixture) -> None:
+    """A partition may be between a node and a client, whose packets the router carries from bridge to bridge."""
+    three.apply(THREE % "clients: 2")
+    pod = f"{min(pods_on(three, 'node-2'))}:80"
+    three.node("node-2").partition("client-2")
+    with pytest.raises(OSError, match="asked"):
+        three.connect(pod, from_="client-2", patience=0.2)
+    assert three.connect(pod, from_="client").pod
+    three.lab.heal()
+    assert three.connect(pod, from_="client-2").pod
+
+
+def test_evicted_pods_live_on_where_nobody_is_heard(three: LabFixture) -> None:
+    """The kubelet of a node that is cut off cannot hear that its pods were deleted: they end when it can."""
+    three.apply(THREE % "podEvictionSeconds: 0")
+    mine = pods_on(three, "node-2")
+    three.node("node-2").partition()
+    until(lambda: not pods_on(three, "node-2"), PATIENCE)
+    three.lab.follow()
+    there = {each for each in netns.names() for pod in mine if each == names.pod(three.name, "default", pod)}
+    assert len(there) == 2
+    three.node("node-2").heal()
+    assert not there & set(netns.names())
+    assert len(asked(three)) == 6
+
+
+def test_lost_nodes_survive_the_agent(three: LabFixture) -> None:
+    """An agent that starts while a node is off begins without it, and has its rules made when it comes back."""
+    three.apply(THREE % "")
+    three.node("node-2").stop()
+    agent = state.read(three.built.folder).agent
+    assert agent is not None
+    os.kill(agent.pid, signal.SIGKILL)
+    three.apply(THREE % "")
+    assert len(asked(three)) == 4
+    three.node("node-2").start()
+    assert three.flows(20, to="web", from_="node-2").pods
+
+
+def test_every_node_is_off(three: LabFixture) -> None:
+    """Nothing is left to place pods on, and yet objects can be changed, and nodes come back one by one."""
+    three.apply(THREE % "")
+    three.lab.stop_nodes("node-1", "node-2", "node-3")
+    three.apply("{apiVersion: v1, kind: Pod, metadata: {name: late}, spec: {containers: [{name: c, image: i}]}}")
+    with three.lab.read() as snapshot:
+        late = snapshot.get(Pod, "default", "late")
+    assert late is not None
+    assert late.status.phase == "Pending"
+    assert three.lab.start_nodes("node-3", "node-3") == ("node-3",)
+    assert three.pod("late").address
+    assert asked(three) == pods_on(three, "node-3") - {"late"}
+
+
+def test_cordoned_nodes_get_no_new_pods(three: LabFixture) -> None:
+    """cordon: what is there stays, what is new goes elsewhere; uncordon: it is as before."""
+    three.apply(THREE % "")
+    node, mine = three.node("node-1"), pods_on(three, "node-1")
+    node.cordon()
+    three.kill(*mine)
+    assert not pods_on(three, "node-1")
+    node.uncordon()
+    three.kill(*pods_on(three, "node-2"))
+    assert pods_on(three, "node-1")
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda lab: lab.stop_nodes("nope"), "has no node 'nope': it has node-1, node-2, node-3"),
+        (lambda lab: lab.stop_nodes("client"), "has no node 'client'"),
+        (lambda lab: lab.partition("node-1", others=["node-1"]), "node-1 cannot be on both sides"),
+        (lambda lab: lab.partition("node-1", others=["nope"]), "has no node or client 'nope'"),
+        (lambda lab: lab.heal("nope"), "has no node or client 'nope'"),
+    ],
+)
+def test_mistakes(three: LabFixture, act, message) -> None:
+    """What is not there is said, and nothing is changed."""
+    three.apply(THREE % "")
+    before = state.read(three.built.folder)
+    with pytest.raises(LabError, match=message):
+        act(three.lab)
+    assert state.read(three.built.folder) == before
