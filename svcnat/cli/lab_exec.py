@@ -2,7 +2,8 @@
 
 WHERE is a pod's name (of the namespace that -n names), NAMESPACE/POD, a node's name, client, client-2, ... or router.
 Without --lab every lab is searched. In a pod the command has the pod's network, host name, /etc/hosts and
-/etc/resolv.conf, and the environment of the container beside that of the caller. The exit code is the command's.
+/etc/resolv.conf, and the environment of the container beside that of the caller. It sees the pod's processes and no
+others, if the pod has any: ps lists them, kill ends them. The exit code is the command's.
 """
 
 from __future__ import annotations

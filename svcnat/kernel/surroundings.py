@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -28,12 +30,17 @@ _PROC = Path("/proc")
 
 
 def call(
-    name_or_path: str | os.PathLike[str] | None, files: Mapping[str, Path], hostname: str, function: Callable[[], T]
+    name_or_path: str | os.PathLike[str] | None,
+    files: Mapping[str, Path],
+    hostname: str,
+    function: Callable[[], T],
+    house: int = -1,
 ) -> T:
     """The result of `function`, called in a thread in that network namespace, where `files` are seen at other places.
 
     `files` are the sources by absolute target; a target that the machine does not have is left out. What the function
-    starts stays there, the thread's current folder is its own.
+    starts stays there, and sees and signals only the processes of the `house` (:func:`open_house`), if that is given.
+    The thread's current folder is its own.
 
     Raises:
         MissingError: no such namespace.
@@ -44,6 +51,8 @@ def call(
 
     def work() -> T:
         with _refusing():
+            if house >= 0:
+                _move_in(house)
             syscalls.unshare(syscalls.NEWNS | syscalls.NEWUTS)
             syscalls.mount("", Path("/"), "none", syscalls.PRIVATE | syscalls.RECURSIVE)
             # They would be copied for every program, and kept alive by it.
@@ -100,9 +109,85 @@ def spawn_as_init(function: Callable[[], T]) -> T:
     return netns.call(None, work)
 
 
-def mounts() -> int:
-    """A descriptor of the calling thread's mount namespace; while it is open, no other is taken for that."""
-    return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+def open_house() -> int:
+    """The id of a process that is the init of a PID namespace with a /proc of its own, for :func:`call`.
+
+    It does nothing but take leave of orphans. Everything in the house ends with it. Where the kernel does not let us
+    mount /proc, that shows the processes outside.
+
+    Raises:
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+        KernelError: the kernel refused, or it did not start.
+
+    """
+
+    def work() -> int:
+        ready, told = os.pipe2(os.O_CLOEXEC)
+        try:
+            with _refusing():
+                syscalls.unshare(syscalls.NEWNS | syscalls.NEWPID)
+                syscalls.mount("", Path("/"), "none", syscalls.SLAVE | syscalls.RECURSIVE)
+                pid = _forked(lambda: _keep_house(told))
+            os.close(told)
+            told = -1
+            if not os.read(ready, 1):
+                os.waitpid(pid, 0)
+                raise KernelError("a pod's surroundings: the init of its processes did not start")
+            return pid
+        finally:
+            for each in (ready, told):
+                if each >= 0:
+                    os.close(each)
+
+    return netns.call(None, work)
+
+
+def _forked(function: Callable[[], None]) -> int:
+    """The id of a new process that calls `function`, and is not to return from it.
+
+    That is a copy of this thread alone: it may do no more than a few system calls, and become another program.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside other threads, from Python 3.12 on
+        pid = os.fork()
+    if not pid:
+        try:
+            function()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def _keep_house(told: int) -> None:
+    """Be the init of this PID namespace: a process that does nothing, in 100 KB."""
+    # Who ignores that children end never has to wait for them, and remains so as another program.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for each in range(3):
+        os.dup2(null, each)
+    with contextlib.suppress(OSError):
+        syscalls.mount("proc", _PROC, "proc", syscalls.NOSUID | syscalls.NODEV | syscalls.NOEXEC)
+    os.write(told, b"!")
+    os.execvpe("sleep", ["sleep", "infinity"], {"PATH": os.defpath})  # noqa: S606, S607 - wherever the system has it
+
+
+def _move_in(house: int) -> None:
+    """Give the thread the mounts of the process of a pidfd, and what it starts, its PID namespace."""
+    folder = Path.cwd()
+    syscalls.unshare(syscalls.FS)
+    syscalls.setns(house, syscalls.NEWNS | syscalls.NEWPID)
+    # By its name in these mounts: entering them led to their root.
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+
+
+def mounts(proc: int) -> int:
+    """A descriptor of the calling thread's mount namespace; while it is open, no other is taken for that.
+
+    `proc` is a descriptor of the /proc of the thread's own PID namespace, which may not be what it sees there now.
+    """
+    return os.open("thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
 
 
 def processes_with(mounts: int) -> list[int]:

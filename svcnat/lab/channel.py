@@ -54,6 +54,7 @@ class Channel(Generic[R]):
             LabError: nobody listens there.
 
         """
+        self._handed: list[int] = []
         try:
             self._socket = unix.connect(folder / self.socket_name, patience)
         except OSError as error:
@@ -68,7 +69,7 @@ class Channel(Generic[R]):
         """
         try:
             self._socket.send(msgspec.json.encode(request))
-            data = self._socket.recv(unix.LARGEST)
+            data, self._handed, _, _ = socket.recv_fds(self._socket, unix.LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise LabError(f"{self.whose} does not answer: {error}") from error
         if not data:
@@ -77,6 +78,10 @@ class Channel(Generic[R]):
         if answer.error:
             raise LabError(f"{self.whose} refused: {answer.error}")
         return answer
+
+    def handed(self) -> int:
+        """The descriptor that came with the last answer, for the caller to close; -1 if there was none."""
+        return self._handed.pop() if self._handed else -1
 
     def await_end(self) -> None:
         """Wait until the process hangs up."""

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -20,12 +20,14 @@ from svcnat.errors import LabError, PrivilegeError
 from svcnat.kernel import netns, surroundings
 from svcnat.lab import agent, fabric, names, network, process, state, topology, watcher
 from svcnat.lab.state import Record
-from svcnat.lab.supervision import Crew, read_crew
+from svcnat.lab.supervision import Crew, Supervision, read_crew
 from svcnat.lab.topology import Topology
 from svcnat.model.objects import Condition, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta
 from svcnat.store.sqlite import Store, utc_now
 
 T = TypeVar("T")
+
+_PATIENCE = 2.0  # seconds for the supervisor, without which a command starts all the same
 
 _ROOTS_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -170,7 +172,8 @@ class Lab:
         """Start a command in the network namespace of `where`; `options` are those of :class:`subprocess.Popen`.
 
         In a pod it also has the pod's host name, ``/etc/hosts`` and ``/etc/resolv.conf``, and beside our environment
-        that of the `container`, or of the first one, with its volumes.
+        that of the `container`, or of the first one, with its volumes. If the pod has processes, it sees these, and no
+        others.
 
         Raises:
             LabError: see :meth:`netns_of`; or there is no such command, or container.
@@ -192,7 +195,21 @@ class Lab:
         variables = crew.environments.get(container, {})
         given = options.get("env")
         options["env"] = {**os.environ, **variables} if given is None else {**variables, **given}
-        return surroundings.call(place, crew.seen_by(container), crew.hostname, start)
+        with self._house_of(crew) as house:
+            return surroundings.call(place, crew.seen_by(container), crew.hostname, start, house)
+
+    @contextlib.contextmanager
+    def _house_of(self, crew: Crew) -> Iterator[int]:
+        """A descriptor of where a pod's processes are; -1 if it has none."""
+        house = -1
+        if crew.tasks:
+            with contextlib.suppress(LabError), Supervision(self.folder, _PATIENCE) as supervision:
+                house = supervision.enter(crew.key)
+        try:
+            yield house
+        finally:
+            if house >= 0:
+                os.close(house)
 
     def exec(
         self, where: str, command: Sequence[str], namespace: str = "default", **options: Any

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,8 +29,8 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 class Process:
     """A container: its process, or how long it waits for the next one, or how the last one ended."""
 
-    def __init__(self, crew: Crew, task: Task) -> None:
-        self.crew, self.task = crew, task
+    def __init__(self, crew: Crew, task: Task, house: Callable[[], int]) -> None:
+        self.crew, self.task, self._house = crew, task, house
         self.pid = 0
         self.restarts = task.restarts
         self.last = task.ended
@@ -86,13 +86,18 @@ class Process:
         self._since, self._began = _now(), time.monotonic()
         try:
             log = self._next_log()
-            crew = self.crew
-            self.pid, self._mounts = surroundings.call(
-                crew.netns,
-                crew.seen_by(self.task.name),
-                crew.hostname,
-                lambda: (self._spawn(log), surroundings.mounts()),
-            )
+            crew, house = self.crew, self._house()
+            proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self.pid, self._mounts = surroundings.call(
+                    crew.netns,
+                    crew.seen_by(self.task.name),
+                    crew.hostname,
+                    lambda: (self._spawn(log), surroundings.mounts(proc)),
+                    house,
+                )
+            finally:
+                os.close(proc)
         except (OSError, SvcnatError) as error:
             said = (
                 f"cannot run {self.task.command[0]!r}: {error.strerror}" if isinstance(error, OSError) else str(error)
@@ -175,9 +180,30 @@ class Pod:
 
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
-        self.processes = [Process(crew, task) for task in crew.tasks]
+        self.processes = [Process(crew, task, self._open_house) for task in crew.tasks]
         self.leaving = False
         self.deadline: float | None = None
+        self._keeper = 0
+        self._house = -1
+
+    def _open_house(self) -> int:
+        """A pidfd of where its processes are to be, and see only each other."""
+        if self._house < 0:
+            self._keeper = surroundings.open_house()
+            self._house = os.pidfd_open(self._keeper)
+        return self._house
+
+    def house(self) -> int:
+        """A pidfd of where its processes are, for the caller to close; -1 if there is none."""
+        return os.dup(self._house) if self._house >= 0 else -1
+
+    def close_house(self, pid: int = 0) -> None:
+        """End what is left there; with a `pid`, if that process kept it, and has ended."""
+        if self._house >= 0 and pid in (0, self._keeper):
+            if not pid:
+                signal.pidfd_send_signal(self._house, signal.SIGKILL)
+            os.close(self._house)
+            self._house, self._keeper = -1, 0
 
     @property
     def empty(self) -> bool:
@@ -237,6 +263,8 @@ class Pod:
         others = [process for process in running if process.task.part != "sidecar"]
         for process in others or running[-1:]:
             process.ask()
+        if not running:
+            self.close_house()
 
     def kill(self) -> None:
         """End every process."""

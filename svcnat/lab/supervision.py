@@ -132,11 +132,17 @@ class Wait(Struct, frozen=True, tag=True):
     seconds: float
 
 
+class Enter(Struct, frozen=True, tag=True):
+    """Hand over a pidfd of the house of a pod's processes (:func:`svcnat.kernel.surroundings.open_house`)."""
+
+    key: str
+
+
 class Identify(Struct, frozen=True, tag=True):
     """Tell the process's id, as it is outside."""
 
 
-Request = Run | Renew | Leave | States | Wait | Identify
+Request = Run | Renew | Leave | States | Wait | Enter | Identify
 
 
 class Answer(Reply, frozen=True, omit_defaults=True, kw_only=True):
@@ -187,6 +193,11 @@ class Supervision(Channel[Answer]):
         """Wait until something has happened since the last answer; False if nothing has for so many seconds."""
         before = self.version
         return self.ask(Wait(before, seconds)).version != before
+
+    def enter(self, key: str) -> int:
+        """A descriptor of where a pod's processes are, for the caller to close; -1 if it has none."""
+        self.ask(Enter(key))
+        return self.handed()
 
     def identify(self) -> int:
         """The id of the supervisor's process."""

@@ -27,6 +27,7 @@ from svcnat.lab.supervised import Pod
 from svcnat.lab.supervision import (
     Answer,
     CrewState,
+    Enter,
     Identify,
     Leave,
     Renew,
@@ -52,8 +53,9 @@ class Supervisor:
         self._waiting: dict[socket.socket, tuple[int, float]] = {}
         self.version = 1
 
-    def answer(self, connection: socket.socket, data: bytes) -> Answer | None:
-        """Do what a request says; None if the answer comes later."""
+    def answer(self, connection: socket.socket, data: bytes) -> tuple[Answer, int] | None:
+        """Do what a request says: the answer with a descriptor to hand over, or -1; None if it comes later."""
+        handed = -1
         states: tuple[CrewState, ...] = ()
         try:
             match msgspec.json.decode(data, type=Request):
@@ -70,11 +72,13 @@ class Supervisor:
                     if version == self.version:
                         self._waiting[connection] = version, time.monotonic() + seconds
                         return None
+                case Enter(key):
+                    handed = self._pods[key].house() if key in self._pods else -1
                 case Identify():
-                    return Answer(version=self.version, pid=self._outer_pid)
+                    return Answer(version=self.version, pid=self._outer_pid), -1
         except (SvcnatError, OSError, msgspec.MsgspecError) as error:
-            return Answer(version=self.version, error=str(error))
-        return Answer(version=self.version, states=states)
+            return Answer(version=self.version, error=str(error)), -1
+        return Answer(version=self.version, states=states), handed
 
     def answers_due(self) -> Iterator[tuple[socket.socket, Answer]]:
         """The answers to those who have waited for long enough."""
@@ -127,6 +131,8 @@ class Supervisor:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     break
+                for pod in self._pods.values():
+                    pod.close_house(pid)
                 if process := owners.get(pid):
                     process.ended(status)
                     self.version += 1
@@ -220,13 +226,19 @@ class _Loop:
         if not data:
             self._hang_up(connection)
         elif (answer := self._supervisor.answer(connection, data)) is not None:
-            self._send(connection, answer)
+            self._send(connection, *answer)
 
-    def _send(self, connection: socket.socket, answer: Answer) -> None:
+    def _send(self, connection: socket.socket, answer: Answer, handed: int = -1) -> None:
         try:
-            connection.send(msgspec.json.encode(answer))
+            if handed >= 0:
+                socket.send_fds(connection, [msgspec.json.encode(answer)], [handed])
+            else:
+                connection.send(msgspec.json.encode(answer))
         except OSError:
             self._hang_up(connection)
+        finally:
+            if handed >= 0:
+                os.close(handed)
 
     def _hang_up(self, connection: socket.socket) -> None:
         self._supervisor.forget(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from svcnat.errors import MissingError
 from svcnat.kernel import netns, surroundings
+from tests.agents import until
 
 pytestmark = pytest.mark.packets
 
@@ -78,10 +80,11 @@ def in_pid_namespace(inode: int) -> list[int]:
 def test_mounts_tell_who_belongs_together() -> None:
     """A descriptor of a mount namespace finds the processes in it, from a /proc of their own PID namespace."""
     script = """
+import os
 import subprocess
 from svcnat.kernel import surroundings
 assert surroundings.begin_apart()
-start = lambda: (subprocess.Popen(["sleep", "1000"]), surroundings.mounts())
+start = lambda: (subprocess.Popen(["sleep", "1000"]), surroundings.mounts(os.open("/proc", os.O_PATH)))
 one, mounts = surroundings.call(None, {}, "", start)
 two, others = surroundings.call(None, {}, "", start)
 assert surroundings.processes_with(mounts) == [one.pid], surroundings.processes_with(mounts)
@@ -99,9 +102,37 @@ print("well")
 def test_without_a_proc_of_its_own_nobody_is_found() -> None:
     """Process numbers of another PID namespace would be those of strangers."""
     script = """
+import os
 from svcnat.kernel import surroundings
-print(surroundings.processes_with(surroundings.mounts()))
+print(surroundings.processes_with(surroundings.mounts(os.open("/proc", os.O_PATH))))
 """
     command = [sys.executable, "-c", script]
     init = surroundings.spawn_as_init(lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
     assert init.communicate()[0] == "[]\n"
+
+
+def test_a_house_shows_its_own_processes(empty_netns: str) -> None:
+    """Whoever starts there sees and signals what runs there, and nothing else; orphans are taken leave of."""
+    keeper = surroundings.open_house()
+    house = os.pidfd_open(keeper)
+
+    def inside(script: str) -> str:
+        return surroundings.call(empty_netns, {}, "", lambda: said("sh", "-c", script), house).strip()
+
+    try:
+        folder = Path.cwd()
+        assert inside("ls -d /proc/[0-9]* | wc -l; pwd").split()[1] == str(folder)
+        until(lambda: inside("tr '\\0' ' ' < /proc/1/cmdline") == "sleep infinity", "it to settle")
+        number = inside("sleep 1000 </dev/null >/dev/null 2>&1 & echo $!")
+        assert (
+            inside(f"test -d /proc/{number} && kill {number} && sleep 0.1; test -d /proc/{number} || echo gone")
+            == "gone"
+        )
+        inside("sleep 1000 </dev/null >/dev/null 2>&1 &")
+        namespace = Path(f"/proc/{keeper}/ns/pid").stat().st_ino
+        assert len(in_pid_namespace(namespace)) == 2
+    finally:
+        os.kill(keeper, signal.SIGKILL)
+        os.waitpid(keeper, 0)
+        os.close(house)
+    assert in_pid_namespace(namespace) == []

@@ -341,6 +341,32 @@ def test_commands_in_a_pod_see_what_its_programs_do(build_lab: BuildLab) -> None
         lab.spawn("a", ["true"], container="other")
 
 
+def test_commands_in_a_pod_see_and_end_its_processes(build_lab: BuildLab) -> None:
+    """Those of all of its containers, and nobody else's; what is killed so is started again; orphans leave nothing."""
+    lab = build_lab(QUICK)
+    orphans = "for n in 1 2 3; do (sleep 0.1 &) ; done; exec sleep 1000"
+    create(lab, program("a", orphans), program("b", "exec sleep 1001"), pod("c"))
+    kubelet.start(lab)
+
+    def listed(where: str) -> list[str]:
+        script = "for each in /proc/[0-9]*; do tr '\\0' ' ' < $each/cmdline; grep State $each/status; done"
+        said = lab.exec(where, ["sh", "-c", script], stdout=-1, stderr=-1).stdout.decode().splitlines()
+        return [line for line in said if "sleep" in line or "zombie" in line]
+
+    def sleeping(seconds: int) -> str:
+        return f"sleep {seconds} State:\tS (sleeping)"
+
+    until(
+        lambda: sorted(listed("a")) == sorted(["sleep infinity State:\tS (sleeping)", sleeping(1000)]), "its processes"
+    )
+    until(lambda: sleeping(1001) in listed("b") and sleeping(1000) not in listed("b"), "the other's")
+    assert lab.exec("a", ["pkill", "-9", "-x", "sleep"]).returncode == 0
+    until(lambda: container(lab, "a").restart_count == 1, "its restart")
+    assert container(lab, "b").restart_count == 0
+    until(lambda: sleeping(1000) in listed("a"), "its process")
+    assert len(listed("c")) > 10  # a pod without processes shows the machine's
+
+
 def test_the_resolver_of_a_cluster_with_dns(build_lab: BuildLab) -> None:
     """Pods that start when there is a Service kube-system/kube-dns ask its address; those before have the machine's."""
     lab = build_lab()
