@@ -29,6 +29,7 @@ _RTN_UNREACHABLE = 7
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914  # netdevice(7)
 _IFREQ = struct.Struct("16sH22x")
 _IFF_UP = 1
+_MOST_DELAYED = 10_000  # packets; netem's own 1,000 lose some at 20 ms and a gigabit
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
 
@@ -150,12 +151,61 @@ def reroute(namespace: Path, device: str, routes: Iterable[Route]) -> None:
     netns.call(None, lambda: asyncio.run(_reroute(namespace, device, wanted)))
 
 
+def can_delay() -> bool:
+    """True if the kernel has netem (tc-netem(8), CONFIG_NET_SCH_NETEM), asked in a namespace that ends afterwards.
+
+    Raises:
+        PrivilegeError: CAP_NET_ADMIN or CAP_SYS_ADMIN is missing.
+
+    """
+    import asyncio
+
+    try:
+        netns.call_apart(lambda: asyncio.run(_delay(None, "lo", 0.001)))
+    except (OSError, _netlink_error()) as error:
+        if _code(error) in {errno.ENOENT, errno.EOPNOTSUPP}:
+            return False
+        raise _classified(error, "cannot ask for netem") from error
+    return True
+
+
+def delay(namespace: Path, device: str, seconds: float) -> None:
+    """Have every packet that leaves by a device wait for so long, by netem.
+
+    Raises:
+        MissingError: the namespace does not exist.
+        KernelError: the kernel refused.
+
+    """
+    import asyncio
+
+    try:
+        netns.call(None, lambda: asyncio.run(_delay(namespace, device, seconds)))
+    except (OSError, _netlink_error()) as error:
+        raise _classified(error, f"cannot delay what leaves by {device} of {namespace}") from error
+
+
+async def _delay(namespace: Path | None, device: str, seconds: float) -> None:
+    routing = _open(namespace)
+    try:
+        with netns.entered(namespace):
+            index = socket.if_nametoindex(device)
+        microseconds = round(seconds * 1_000_000)
+        await routing.tc("add", "netem", index=index, handle="1:", delay=microseconds, limit=_MOST_DELAYED)
+    finally:
+        routing.close()
+
+
 async def _unplug(namespace: Path, devices: tuple[str, ...]) -> None:
     routing = _open(namespace)
     try:
         for device in devices:
             try:
-                await routing.link("del", index=_index(namespace, device))
+                index = _index(namespace, device)
+            except OSError:  # it has no number: there is none of that name
+                continue
+            try:
+                await routing.link("del", index=index)
             except (OSError, _netlink_error()) as error:
                 if _code(error) not in {errno.ENODEV, errno.ENXIO}:
                     raise _classified(error, f"cannot remove {device} of {namespace}") from error
@@ -195,8 +245,8 @@ async def _build(batch: tuple[Veth | Bridge, ...]) -> None:
             routing.close()
 
 
-def _open(namespace: Path) -> _Routing:
-    """A routing socket in a namespace, whose loopback is brought up."""
+def _open(namespace: Path | None) -> _Routing:
+    """A routing socket in a namespace (None: the thread's), whose loopback is brought up."""
     from pyroute2.iproute.linux import AsyncIPRoute
 
     with netns.entered(namespace):

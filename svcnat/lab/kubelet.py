@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from svcnat.errors import ExhaustedError, LabError
 from svcnat.kernel import netns
-from svcnat.lab import containers, crews, names, network, nodes, power, process, state, statuses
+from svcnat.lab import containers, crews, lines, names, network, nodes, power, process, state, statuses
 from svcnat.lab.addressing import Addresses, next_pod
 from svcnat.lab.containers import Place
 from svcnat.lab.control import Control, Port, StandIn
@@ -178,6 +178,8 @@ class _Round:
                     del self.pods[key]
             else:
                 power.restore(self.lab, node)
+        if network.has_lines(self.lab.name):
+            self._record = replace(self._record, lines=lines.have(self.lab.folder, self._record.lines))
         self._remember()
 
     def judge(self) -> None:
@@ -224,7 +226,7 @@ class _Round:
 
     def clear_away_strangers(self) -> None:
         """Remove namespaces of pods that a pass began and never finished, as a killed one does."""
-        members = {name for name, _ in (*self.lab.nodes, *self.lab.clients)} | {names.ROUTER}
+        members = {name for name, _ in (*self.lab.nodes, *self.lab.clients)} | {names.ROUTER, names.LINES}
         known = {names.member(self.lab.name, name) for name in members} | set(self.pods)
         prefix = names.prefix_of(self.lab.name)
         self._remove([each for each in netns.names() if each.startswith(prefix) and each not in known])

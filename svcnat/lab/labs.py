@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+from msgspec.structs import replace
+
 from svcnat.errors import LabError, PrivilegeError
 from svcnat.kernel import netns, surroundings
-from svcnat.lab import agent, fabric, names, network, process, state, topology, watcher
+from svcnat.lab import agent, fabric, lines, names, network, process, state, topology, watcher
 from svcnat.lab.state import Record
 from svcnat.lab.supervision import Crew, Supervision, read_crew
 from svcnat.lab.topology import Topology
@@ -78,6 +80,8 @@ class Lab:
             store = _furnished(folder, plan)
             record = Record(state.boot(), plan.declaration, standin, attendant, path=_search_path())
             state.write(folder, record)
+            if network.has_lines(name):
+                state.write(folder, replace(record, lines=lines.have(folder, None)))
         except BaseException:
             agent.stop(folder, attendant)
             raise
@@ -312,12 +316,13 @@ def down(name: str) -> None:
 
 
 def _remove(name: str, folder: Path) -> None:
-    standin = attendant = supervisor = watching = None
+    standin = attendant = supervisor = watching = carrying = None
     with contextlib.suppress(LabError):
         record = state.read(folder)
         standin, attendant = record.standin, record.agent
-        supervisor, watching = record.supervisor, record.watcher
+        supervisor, watching, carrying = record.supervisor, record.watcher, record.lines
     watcher.stop(folder, watching)
+    lines.stop(folder, carrying)
     agent.stop(folder, attendant)
     process.stop_supervisor(folder, supervisor)
     process.stop_standin(folder, standin)

@@ -1,7 +1,8 @@
 """What things in a lab are called: network namespaces (a public contract), and MAC addresses.
 
 ``svcnat.LAB.NODE``, ``svcnat.LAB.NAMESPACE.POD``, ``svcnat.LAB.client``, ``svcnat.LAB.client-2``,
-``svcnat.LAB.router``. Neither labs, nodes nor namespaces have dots in their names, so two of them never meet.
+``svcnat.LAB.router``, ``svcnat.LAB.lines``. Neither labs, nodes nor namespaces have dots in their names, so two of them
+never meet.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from ipaddress import IPv4Address
 
 PREFIX = "svcnat."
 ROUTER = "router"
+LINES = "lines"
 
 _LONGEST = 200  # of 255 for a file name, with room for what tools put around it
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_RESERVED = re.compile(r"router|client(-[0-9]+)?")
+_RESERVED = re.compile(r"router|lines|client(-[0-9]+)?")
 
 
 def is_label(text: str) -> bool:
@@ -24,7 +26,7 @@ def is_label(text: str) -> bool:
 
 
 def is_reserved(text: str) -> bool:
-    """True if `text` names the router or a client, and so cannot name a node."""
+    """True if `text` names the router, the long lines or a client, and so cannot name a node."""
     return _RESERVED.fullmatch(text) is not None
 
 

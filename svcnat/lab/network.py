@@ -42,6 +42,7 @@ _HOST = {
     "net/ipv6/conf/all/accept_redirects": 0,
     "net/ipv6/conf/default/accept_redirects": 0,
 }
+_SILENT = {"net/ipv6/conf/all/disable_ipv6": 1, "net/ipv6/conf/default/disable_ipv6": 1}
 _FORWARDER = _HOST | {
     "net/ipv4/ip_forward": 1,
     "net/ipv6/conf/all/forwarding": 1,
@@ -62,10 +63,15 @@ def build(lab: str, topology: Topology) -> None:
 
     """
     _create([names.member(lab, names.ROUTER)], _FORWARDER)
+    long = long_links(topology)
+    if long and not links.can_delay():
+        _create([names.member(lab, names.LINES)], _SILENT)
     for node in topology.nodes:
         _create_node(lab, node)
     _create([names.member(lab, client.name) for client in topology.clients], _HOST)
     links.build(_wanted(lab, topology))
+    for member, port in long:
+        _delay(lab, member, port)
 
 
 def add_node(lab: str, topology: Topology, node: Node) -> None:
@@ -76,7 +82,10 @@ def add_node(lab: str, topology: Topology, node: Node) -> None:
 
     """
     _create_node(lab, node)
-    links.build(_of_node(lab, topology, topology.nodes.index(node)))
+    position = topology.nodes.index(node)
+    links.build(_of_node(lab, topology, position))
+    if node.link.latency:
+        _delay(lab, node, port_of_node(position))
 
 
 def unplug_node(lab: str, topology: Topology, node: Node) -> None:
@@ -86,7 +95,10 @@ def unplug_node(lab: str, topology: Topology, node: Node) -> None:
         KernelError: the kernel refused.
 
     """
-    links.unplug(netns.path(names.member(lab, names.ROUTER)), [port_of_node(topology.nodes.index(node))])
+    port = port_of_node(topology.nodes.index(node))
+    links.unplug(netns.path(names.member(lab, names.ROUTER)), [port])
+    if has_lines(lab):
+        links.unplug(netns.path(names.member(lab, names.LINES)), ends_of_line(port))
 
 
 def enter_by(lab: str, topology: Topology, node: Node) -> None:
@@ -98,6 +110,25 @@ def enter_by(lab: str, topology: Topology, node: Node) -> None:
     """
     router = netns.path(names.member(lab, names.ROUTER))
     links.reroute(router, _NODES, _to_services(topology, node))
+
+
+def has_lines(lab: str) -> bool:
+    """True if a process has to carry packets (:mod:`svcnat.lab.lines`), because the kernel cannot delay them."""
+    return netns.exists(names.member(lab, names.LINES))
+
+
+def long_links(topology: Topology) -> list[tuple[Node | Client, str]]:
+    """The nodes and clients whose links have latency, each with the router's end."""
+    ends: list[tuple[Node | Client, str]] = [
+        *((node, port_of_node(position)) for position, node in enumerate(topology.nodes)),
+        *((client, port_of_client(position)) for position, client in enumerate(topology.clients)),
+    ]
+    return [(member, port) for member, port in ends if member.link.latency]
+
+
+def ends_of_line(port: str) -> tuple[str, str]:
+    """The inner ends of a link that a process carries: the one towards the router's `port`, and the host's."""
+    return f"{port}r", f"{port}h"
 
 
 def port_of_node(position: int) -> str:
@@ -156,6 +187,12 @@ def _create(namespaces: Iterable[str], settings: dict[str, int]) -> None:
             sysctl.write(settings)
 
 
+def _delay(lab: str, member: Node | Client, port: str) -> None:
+    if not has_lines(lab):
+        links.delay(netns.path(names.member(lab, names.ROUTER)), port, member.link.latency)
+        links.delay(netns.path(names.member(lab, member.name)), _UPLINK, member.link.latency)
+
+
 def _create_node(lab: str, node: Node) -> None:
     member = names.member(lab, node.name)
     _create([member], _FORWARDER)
@@ -176,7 +213,7 @@ def _wanted(lab: str, topology: Topology) -> Iterator[Veth | Bridge]:
     for position in range(len(topology.nodes)):
         yield from _of_node(lab, topology, position)
     for position, client in enumerate(topology.clients):
-        yield _uplink(lab, topology.client_network, client, (_CLIENTS, port_of_client(position)), ())
+        yield from _uplink(lab, topology.client_network, client, (_CLIENTS, port_of_client(position)), ())
 
 
 def _of_node(lab: str, topology: Topology, position: int) -> Iterator[Veth | Bridge]:
@@ -184,7 +221,7 @@ def _of_node(lab: str, topology: Topology, position: int) -> Iterator[Veth | Bri
     others = [route for each in topology.nodes if each is not node for route in _via(each.pods, each.addresses)]
     # Without these the address of a pod that is gone would go round between router and node. A bridge has its own.
     own = [] if node.bridge else [Route(str(network), unreachable=True) for network in node.pods]
-    yield _uplink(lab, topology.node_network, node, (_NODES, port_of_node(position)), (*others, *own))
+    yield from _uplink(lab, topology.node_network, node, (_NODES, port_of_node(position)), (*others, *own))
     if node.bridge:
         gateway = addressing.router(node.pods)
         addresses = addressing.interface(node.pods, gateway)
@@ -204,21 +241,28 @@ def _bridge(router: Path, name: str, network: Ranges, routes: tuple[Route, ...])
     return Device(router, name, addresses=addressing.interface(network, addressing.router(network)), routes=routes)
 
 
-def _uplink(lab: str, network: Ranges, host: Node | Client, port: tuple[str, str], routes: tuple[Route, ...]) -> Veth:
+def _uplink(
+    lab: str, network: Ranges, host: Node | Client, port: tuple[str, str], routes: tuple[Route, ...]
+) -> Iterator[Veth]:
     """The link of a node or client to the router's `port`: bridge, and name of the end that is in it."""
     bridge, name = port
     gateway = addressing.router(network)
-    return Veth(
-        near=Device(netns.path(names.member(lab, names.ROUTER)), name, bridge=bridge),
-        far=Device(
-            netns.path(names.member(lab, host.name)),
-            _UPLINK,
-            # One that comes back has the address that its neighbours remember.
-            mac=names.mac(host.addresses.v4),
-            addresses=addressing.interface(network, host.addresses),
-            routes=(Route("0.0.0.0/0", gateway.v4), Route("::/0", gateway.v6), *routes),
-        ),
+    near = Device(netns.path(names.member(lab, names.ROUTER)), name, bridge=bridge)
+    far = Device(
+        netns.path(names.member(lab, host.name)),
+        _UPLINK,
+        # One that comes back has the address that its neighbours remember.
+        mac=names.mac(host.addresses.v4),
+        addresses=addressing.interface(network, host.addresses),
+        routes=(Route("0.0.0.0/0", gateway.v4), Route("::/0", gateway.v6), *routes),
     )
+    if host.link.latency and has_lines(lab):
+        lines = netns.path(names.member(lab, names.LINES))
+        towards_router, towards_host = ends_of_line(name)
+        yield Veth(near=near, far=Device(lines, towards_router))
+        yield Veth(near=Device(lines, towards_host), far=far)
+    else:
+        yield Veth(near=near, far=far)
 
 
 def _pod_link(lab: str, namespace: str, node: Node, device: str, pod: Addresses) -> Veth:

@@ -92,6 +92,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
     agent: ProcessId | None = None
     supervisor: ProcessId | None = None
     watcher: ProcessId | None = None
+    lines: ProcessId | None = None
     path: str = os.defpath
     cursors: dict[str, int] = field(default_factory=dict)
     pods: dict[str, Started] = field(default_factory=dict)

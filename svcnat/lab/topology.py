@@ -273,7 +273,7 @@ class Planning:
         elif not names.is_label(name):
             self.problems.append(invalid(path, name, "must be lower-case letters, digits and -, at most 63"))
         elif names.is_reserved(name):
-            self.problems.append(forbidden(path, f"{name} is what the lab calls its router or a client"))
+            self.problems.append(forbidden(path, f"{name} is what the lab calls its router, lines or a client"))
         elif name in seen:
             self.problems.append(duplicate(path, name))
         seen.add(name)
