@@ -289,10 +289,10 @@ class Lab(Cluster):
         from svcnat.lab import kubelet
         from svcnat.lab.supervision import Supervision
 
-        while kubelet.sweep(self.built).ending:
+        while kubelet.sweep(self.built, ()).ending:
             with contextlib.suppress(LabError), Supervision(self.built.folder) as supervision:
                 supervision.identify()
-                if kubelet.sweep(self.built).ending:
+                if kubelet.sweep(self.built, ()).ending:
                     supervision.wait(_LOOK_SECONDS)
 
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
@@ -309,8 +309,9 @@ class Lab(Cluster):
             # A pod that is ready may be what others have waited for: the next of a StatefulSet, or of a rollout.
             if not kubelet.start(self.built, probing=probing).started:
                 break
+        gone = kubelet.unwanted(self.built)
         reports = self._have_rules()
-        kubelet.sweep(self.built)
+        kubelet.sweep(self.built, gone)
         watcher.have(self.built.folder)
         return reports
 

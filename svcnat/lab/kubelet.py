@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -75,10 +75,18 @@ def start(lab: Lab, *, probing: bool = True) -> Pass:
         return now.done
 
 
-def sweep(lab: Lab) -> Pass:
+def unwanted(lab: Lab) -> frozenset[str]:
+    """The uids of the pods that run and are no longer in the store."""
+    now = _Round(lab, probing=True)
+    return frozenset(started.uid for key, started in now.pods.items() if not now.is_wanted(key, started))
+
+
+def sweep(lab: Lab, gone: Collection[str] | None = None) -> Pass:
     """End every pod that is no longer in the store: processes, servers after the requests in hand, then its namespace.
 
-    A pod whose processes take their time of grace is `ending`, and is gone after a later sweep.
+    A pod whose processes take their time of grace is `ending`, and is gone after a later sweep. With `gone`, which
+    :func:`unwanted` told before the rules followed, no other pod begins to end: one that was deleted since then still
+    gets connections.
 
     Raises:
         LabError: the lab is gone.
@@ -86,7 +94,11 @@ def sweep(lab: Lab) -> Pass:
 
     """
     with _Round.begin(lab) as now:
-        now.stop(key for key, started in now.pods.items() if started.ending or not now.is_wanted(key, started))
+        now.stop(
+            key
+            for key, started in now.pods.items()
+            if started.ending or (not now.is_wanted(key, started) and (gone is None or started.uid in gone))
+        )
         return now.done
 
 
@@ -320,9 +332,13 @@ class _Round:
         }
 
     def man(self) -> None:
-        """Have the processes of every pod run, and no others."""
+        """Have the processes of every pod run, and no others; those of pods that nobody wants wait for their sweep."""
         renewed = {started.device for started in self._renewed.values()}
-        kept = {started.device for key, started in self.pods.items() if self._is_silent(key)}
+        kept = {
+            started.device
+            for key, started in self.pods.items()
+            if self._is_silent(key) or not self.is_wanted(key, started)
+        }
         self._crews.man({started.device: pod for started, pod in self._manned()}, renewed, kept)
         # What was written down counts as given once the supervisor knows.
         self.pods |= self._renewed

@@ -113,9 +113,10 @@ class _Watcher:
         folder = self._lab.folder
         probing = agent.have(folder)
         kubelet.start(self._lab, probing=probing)
+        gone = kubelet.unwanted(self._lab)
         if probing:
             self._have_rules()
-        kubelet.sweep(self._lab)
+        kubelet.sweep(self._lab, gone)
         return kubelet.is_settled(self._lab)
 
     def _have_rules(self) -> None:

@@ -237,6 +237,24 @@ def test_a_pod_that_goes_has_its_time_of_grace(build_lab: BuildLab) -> None:
     assert len(namespaces_of(lab.name)) == 3
 
 
+def test_a_pod_that_goes_serves_until_the_rules_have_followed(build_lab: BuildLab) -> None:
+    """A pass that starts others leaves it alone, and so does a sweep if it was wanted when the rules were made."""
+    lab = build_lab()
+    create(lab, program("a", "exec sleep 1000"), program("b", "exec sleep 1000"))
+    kubelet.start(lab)
+    delete(lab, "a")
+    create(lab, program("c", "exec sleep 1000"))
+    assert kubelet.start(lab).started == ["default/c"]
+    gone = kubelet.unwanted(lab)
+    delete(lab, "b")
+    with Supervision(lab.folder) as supervision:
+        assert [each.leaving for each in supervision.states().values()] == [False] * 3
+        assert kubelet.sweep(lab, ()).stopped == []
+        assert kubelet.sweep(lab, gone).stopped == ["default/a"]
+        assert [each.leaving for each in supervision.states().values()] == [False] * 2
+    assert kubelet.sweep(lab).stopped == ["default/b"]
+
+
 def test_another_pod_of_the_name_waits_for_the_one_before(build_lab: BuildLab) -> None:
     """As there is one of a name at a time: it is Pending until the other has had its time of grace."""
     lab = build_lab()
