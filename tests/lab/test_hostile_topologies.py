@@ -57,8 +57,8 @@ MISTAKES = [
     # Values of another type.
     (f"{HEAD}clients: many\n", 3, "clients: Invalid value"),
     (f"{HEAD}clients: 1.5\n", 3, "clients: Invalid value"),
-    (f"{HEAD}clients: '2'\n", 3, "must be a number: remove the quotes"),
-    (f"{HEAD}clients: {10**20}\n", 3, "must fit in 64 bits"),
+    (f"{HEAD}clients: '2'\n", 3, "must be a number, or a list"),
+    (f"{HEAD}clients: {10**20}\n", 3, "must be between 0 and 100"),
     (f"{HEAD}nodes: {{name: a}}\n", 3, "nodes: Invalid value"),
     (f"{HEAD}nodes: [a, b]\n", 3, "nodes[1]: Invalid value"),
     (f"{HEAD}nodes:\n-\n", 4, "nodes[0]: Invalid value"),
