@@ -106,16 +106,18 @@ class Lab(Cluster):
             KernelError: the kernel refused; PrivilegeError if that is for want of root, or of user namespaces.
 
         """
-        from svcnat.lab import labs
+        from svcnat.lab import labs, nameserver
 
         wanted = wanted or load_lab(*paths)
         if rootless:
             from svcnat.lab.rootless import begin
 
             begin(name)
-        lab = cls(labs.Lab.up(name, wanted.topology, attended=True))
+        manifests = wanted.manifests.manifests
+        naming = nameserver.manifests(wanted.topology, manifests) if nameserver.is_possible() else ()
+        lab = cls(labs.Lab.up(name, wanted.topology, attended=True, manned=bool(naming)))
         try:
-            lab.apply(wanted.manifests)
+            lab.apply(replace(wanted.manifests, manifests=(*naming, *manifests)))
         except BaseException:
             lab.down()
             raise
@@ -162,6 +164,13 @@ class Lab(Cluster):
                 run=_runner(lab),
                 home=folder,
             )
+
+    @property
+    def nameless(self) -> bool:
+        """True if it is to have DNS, and has none for want of the libraries of the extra "dns"."""
+        from svcnat.lab import nameserver
+
+        return self.built.topology.dns and not nameserver.is_possible()
 
     @property
     def attended(self) -> bool:

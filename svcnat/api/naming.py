@@ -31,17 +31,16 @@ from svcnat.model.addresses import canonical
 
 if TYPE_CHECKING:
     from svcnat.agent.sources import Source
-    from svcnat.dns.forwarding import Address, Opening
+    from svcnat.dns.forwarding import Opening
+    from svcnat.dns.listening import Address, Listening
     from svcnat.dns.records import Records
-    from svcnat.dns.server import Listening
 
 DOMAIN = "cluster.local"
 RESOLV_CONF = "/etc/resolv.conf"
 
-# An agent tells at once of what commands change, but looks only twice a second for what others do; this is two system
-# calls and one small query, whoever changed it.
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.5  # while nobody asks
 _RETRY_SECONDS = 1.0
+_WAIT_SECONDS = 0.1  # for the newest objects, when somebody does
 _AT_ONCE = 200  # objects between which questions are answered
 _PORT = 53
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -61,7 +60,8 @@ def serve_dns(
 ) -> None:
     """Answer DNS queries in this process until SIGTERM or SIGINT; SIGHUP reads configuration and objects again.
 
-    `addresses` are ADDRESS[:PORT] in the network namespace `netns`. `upstreams`, ADDRESS[:PORT] or files like
+    `addresses` are ADDRESS[:PORT] in the network namespace `netns`, or fd:N: the UDP socket that whoever started this
+    process opened as descriptor N, and the TCP socket that is N + 1. `upstreams`, ADDRESS[:PORT] or files like
     /etc/resolv.conf, are asked for names that are not the cluster's, from the namespace `upstream_netns`; None is this
     process' own.
 
@@ -121,7 +121,7 @@ async def answering(
     upstream_netns: str | None = None,
 ) -> AsyncGenerator[Names, None]:
     """Answer DNS queries as long as the block runs: :func:`serve_dns` for who has an event loop."""
-    wanted = [parse_address(each) for each in addresses]
+    wanted = [_parse_place(each) for each in addresses]
     _check_domain(domain)
     try:
         from svcnat.dns.forwarding import Forwarder
@@ -132,13 +132,14 @@ async def answering(
         raise MissingError("DNS needs the library dnspython: pip install '.[dns]'") from error
     records = Records(domain, serial=int(time.time()))
     service = Names(following, records)
-    forwarder = Forwarder(_upstreams(upstreams, wanted), _opening(upstream_netns)) if upstreams else None
+    ours = [each for each in wanted if isinstance(each, tuple)]
+    forwarder = Forwarder(_upstreams(upstreams, ours), _opening(upstream_netns)) if upstreams else None
     async with contextlib.AsyncExitStack() as stack:
         await service.begin()
         stack.push_async_callback(service.end)
         sockets = _bound(wanted, netns)
         service.addresses = tuple(_spelled(*each.udp.getsockname()[:2]) for each in sockets)
-        await stack.enter_async_context(Server(Responder(records, forwarder), sockets))
+        await stack.enter_async_context(Server(Responder(records, forwarder), sockets, news=service))
         _log.info(
             "answering", extra={"domain": domain, "at": ", ".join(service.addresses), "follows": service.source.follows}
         )
@@ -156,6 +157,8 @@ class Names:
         # Whatever blocks happens in this one thread, so that nothing happens twice at a time.
         self._worker = ThreadPoolExecutor(1, "svcnat-names")
         self._wake = asyncio.Event()
+        self._rested = asyncio.Event()
+        self._rested.set()
         self._again = False
         self._trouble = ""
         self._task: asyncio.Task[None] | None = None
@@ -188,6 +191,26 @@ class Names:
         self._again = True
         self._wake.set()
 
+    def is_behind(self) -> bool:
+        """Tell, at the price of two system calls and one small query, whether objects differ from the records.
+
+        If they do, the records follow soon: :meth:`catch_up` waits for it.
+        """
+        if not self._rested.is_set():
+            return True
+        with contextlib.suppress(SvcnatError):  # which is told of by who follows
+            if not self._trouble and self.source.changed():
+                self._rested.clear()
+                self._wake.set()
+        return not self._rested.is_set()
+
+    async def catch_up(self) -> None:
+        """Wait until the records are as the objects were when this was called, but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WAIT_SECONDS):
+                while self.is_behind():
+                    await self._rested.wait()
+
     async def failed(self) -> None:
         """Wait for a mistake, which is raised: following objects has no other end."""
         assert self._task
@@ -206,6 +229,7 @@ class Names:
                 try:
                     # The look itself costs less than having another thread do it.
                     if woken or again or self._trouble or self.source.changed():
+                        self._rested.clear()
                         await self._take(await self._in_worker(lambda: self._read(again=again)))  # noqa: B023 - awaited
                 except SvcnatError as error:
                     if str(error) != self._trouble:
@@ -215,6 +239,7 @@ class Names:
                     if self._trouble:
                         _log.info("the objects can be read again")
                     self._trouble = ""
+                self._rested.set()
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -268,6 +293,12 @@ def parse_address(text: str, port: int = _PORT) -> Address:
     return found, int(number)
 
 
+def _parse_place(text: str) -> Address | int:
+    """Where to answer: an address, or the first of two descriptors."""
+    match = re.fullmatch(r"fd:(\d{1,9})", text)
+    return int(match[1]) if match else parse_address(text)
+
+
 def _spelled(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
@@ -278,19 +309,20 @@ def _check_domain(domain: str) -> None:
         raise UsageError(f"{domain!r} cannot be the domain of a cluster")
 
 
-def _bound(wanted: Sequence[Address], netns: str | None) -> list[Listening]:
+def _bound(wanted: Sequence[Address | int], netns: str | None) -> list[Listening]:
     """Sockets for every address, or for none."""
-    from svcnat.dns.server import listen
+    from svcnat.dns.listening import inherited, listen
 
     with contextlib.ExitStack() as stack:
         sockets = []
         with namespaces.entered(netns):
-            for address in wanted:
+            for place in wanted:
                 try:
-                    found = listen(address)
+                    found = inherited(place) if isinstance(place, int) else listen(place)
                 except OSError as error:
+                    subject = f"fd:{place}" if isinstance(place, int) else _spelled(*place)
                     where = f' in network namespace "{netns}"' if netns else ""
-                    raise KernelError(f"cannot answer at {_spelled(*address)}{where}: {error.strerror}") from error
+                    raise KernelError(f"cannot answer at {subject}{where}: {error.strerror}") from error
                 stack.callback(found.close)
                 sockets.append(found)
         stack.pop_all()

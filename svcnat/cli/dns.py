@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listen",
         action="append",
         default=[],
-        metavar="ADDRESS[:PORT]",
-        help="where to answer, UDP and TCP; may be repeated (default: 127.0.0.1:53)",
+        metavar="ADDRESS[:PORT]|fd:N",
+        help="where to answer, UDP and TCP, or the number of a UDP socket that is open already, with a TCP socket as "
+        "the next one; may be repeated (default: 127.0.0.1:53)",
     )
     parser.add_argument(
         "--upstream",

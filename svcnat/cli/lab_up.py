@@ -2,6 +2,9 @@
 
 PATHs hold manifests, and perhaps one Topology (nodes, clients, address ranges). Without one the lab has one
 node and one client. All of it or nothing is built; then pods with readiness probes are waited for.
+
+A lab has DNS, as a cluster has, if the extra "dns" is installed and the Topology does not say `dns: false`: the Service
+kube-system/kube-dns and pods that answer for it. Pods of kube-system are not counted.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Build the lab and say what is in it."""
     from svcnat import api
     from svcnat.api.labs import is_awaited
+    from svcnat.lab.names import SYSTEM
 
     name = options.lab = (options.lab or DEFAULT_NAME) if options.name is None else options.name
     progress = _Progress()
@@ -65,13 +69,15 @@ def run(options: argparse.Namespace) -> int:
         progress.end()
     with lab:
         with lab.read() as snapshot:
-            pods = snapshot.list(Pod)
+            pods = [pod for pod in snapshot.list(Pod) if pod.metadata.namespace != SYSTEM]
         nodes, clients = len(lab.built.nodes), len(lab.built.clients)
-        attended = lab.attended
+        attended, nameless = lab.attended, lab.nameless
     contents = ", ".join(counted(*item) for item in ((nodes, "node"), (len(pods), "pod"), (clients, "client")))
     print(visible(f"lab {name} is up: {contents}"))
     if not attended:
         say(f"lab {name} has no agent, which needs pip install '.[agent]': commands make its rules, nobody probes")
+    if nameless:
+        say(f"lab {name} has no DNS, which needs pip install '.[dns]': names of services do not resolve")
     if options.rootless:
         _say_users(lab)
     _say_unready(name, [pod for pod in pods if is_awaited(pod) and not is_ready(pod)])

@@ -17,10 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from svcnat.dns import wire
-from svcnat.model.addresses import family
+from svcnat.dns.listening import Address, family_of
 
-Address = tuple[str, int]
-"""An IP address and a port."""
 Opening = Callable[[socket.AddressFamily, socket.SocketKind], socket.socket]
 
 PORT = 53
@@ -132,11 +130,6 @@ async def _receive(connection: socket.socket, size: int) -> bytes:
             raise EOFError
         data += piece
     return bytes(data)
-
-
-def family_of(address: str) -> socket.AddressFamily:
-    """The socket family of an address."""
-    return socket.AF_INET6 if family(address) == 6 else socket.AF_INET
 
 
 class ResolvConf:

@@ -13,23 +13,20 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from svcnat.dns import wire
-from svcnat.dns.forwarding import Address, family_of
+from svcnat.dns.listening import Listening
 from svcnat.dns.responder import Responder
 from svcnat.dns.wire import Query
 
 _BATCH = 64  # packets at a time, before others get their turn
-_BUFFER = 2 << 20  # bytes of packets that may wait
-_BACKLOG = 256
 _MOST_WAITING = 1000  # queries for which others are being asked
+_ARRIVING = 0.02  # seconds for queries on their way when a server is to end
+_LAST_BATCHES = 16
+_LAST_SECONDS = 0.5  # for others' answers
 
 _log = logging.getLogger(__name__)
-_PKTINFO = {
-    socket.AF_INET: (socket.IPPROTO_IP, getattr(socket, "IP_PKTINFO", 8)),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO),
-}
 _IN_PKTINFO = struct.Struct("=I4s4s")
 
 
@@ -42,57 +39,33 @@ class Limits:
     at_a_time: int = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """The two sockets of one address."""
+class News(Protocol):
+    """Whoever knows whether the records are as they should be."""
 
-    udp: socket.socket
-    tcp: socket.socket
+    def is_behind(self) -> bool:
+        """Tell, at next to no cost, whether they are not."""
+        ...
 
-    def close(self) -> None:
-        """Close both."""
-        self.udp.close()
-        self.tcp.close()
-
-
-def listen(address: Address) -> Listening:
-    """Bind both sockets of an address, in the network namespace of the calling thread; port 0: any free one.
-
-    Raises:
-        OSError: it is in use, or not an address of this host.
-
-    """
-    family = family_of(address[0])
-    with contextlib.ExitStack() as stack:
-        udp = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-        tcp = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        for each in (udp, tcp):
-            each.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-            if family == socket.AF_INET6:
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        with contextlib.suppress(OSError):  # only for who may administer the network
-            udp.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), _BUFFER)
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if _is_wildcard(address[0]):
-            level, option = _PKTINFO[family]
-            udp.setsockopt(level, socket.IPV6_RECVPKTINFO if family == socket.AF_INET6 else option, 1)
-        udp.bind(address)
-        tcp.bind((address[0], udp.getsockname()[1]))
-        tcp.listen(_BACKLOG)
-        stack.pop_all()
-    return Listening(udp, tcp)
-
-
-def _is_wildcard(address: str) -> bool:
-    return address in ("0.0.0.0", "::")  # noqa: S104 - what is compared, not what is bound
+    async def catch_up(self) -> None:
+        """Wait until they are, but not for long."""
+        ...
 
 
 class Server:
-    """Answers on sockets, which it closes at the end; an async context manager."""
+    """Answers on sockets, which it closes at the end; an async context manager.
 
-    def __init__(self, responder: Responder, sockets: Sequence[Listening], limits: Limits = Limits()) -> None:
-        self._responder, self._sockets, self._limits = responder, sockets, limits
+    No answer is older than its question: what `news` tells of is waited for.
+    """
+
+    def __init__(
+        self,
+        responder: Responder,
+        sockets: Sequence[Listening],
+        limits: Limits = Limits(),
+        news: News | None = None,
+    ) -> None:
+        self._responder, self._sockets, self._limits, self._news = responder, sockets, limits, news
+        self._pausing: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
         self._talks: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self._servers: list[asyncio.Server] = []
@@ -104,11 +77,18 @@ class Server:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Whoever asked before others were told to go elsewhere has an answer.
+        await asyncio.sleep(_ARRIVING)
         for each in self._sockets:
             asyncio.get_running_loop().remove_reader(each.udp)
+            for _batch in range(_LAST_BATCHES):
+                if not self._take(each.udp):
+                    break
         for server in self._servers:
             server.close()
-        tasks = [*self._waiting, *self._talks]
+        if self._waiting:
+            await asyncio.wait(self._waiting, timeout=_LAST_SECONDS)
+        tasks = [*self._pausing, *self._waiting, *self._talks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -119,12 +99,30 @@ class Server:
 
     def _read(self, udp: socket.socket) -> None:
         """Answer the packets that have arrived."""
+        if self._news and self._news.is_behind():
+            task = asyncio.create_task(self._pause(udp, self._news))
+            self._pausing.add(task)
+            task.add_done_callback(self._pausing.discard)
+            return
+        self._take(udp)
+
+    async def _pause(self, udp: socket.socket, news: News) -> None:
+        """Leave packets where they are until the records are up to date."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(udp)
+        await news.catch_up()
+        self._take(udp)
+        loop.add_reader(udp, self._read, udp)
+
+    def _take(self, udp: socket.socket) -> bool:
+        """Answer some packets; False if none is left."""
         for _ in range(_BATCH):
             try:
                 packet, ancillary, _, client = udp.recvmsg(wire.LARGEST, 64)
-            except OSError:  # none is left
-                return
+            except OSError:
+                return False
             self._answer(udp, packet, ancillary, client)
+        return True
 
     def _answer(self, udp: socket.socket, packet: bytes, ancillary: list[Any], client: Any) -> None:
         try:
@@ -191,6 +189,8 @@ class Server:
             yield packet
 
     async def _reply(self, writer: asyncio.StreamWriter, packet: bytes, under_way: set[asyncio.Task[None]]) -> None:
+        if self._news:
+            await self._news.catch_up()
         found = self._responder.respond(packet, stream=True)
         if found is None:
             raise EOFError

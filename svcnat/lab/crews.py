@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from svcnat.errors import LabError
 from svcnat.kernel import netns
-from svcnat.lab import containers, process, statuses, volumes
+from svcnat.lab import containers, names, nameserver, process, statuses, volumes
 from svcnat.lab.containers import Missing, Place
 from svcnat.lab.labs import Lab
 from svcnat.lab.process import ProcessId
@@ -35,8 +35,9 @@ _GRACE_SECONDS = 30.0
 
 def programs_of(lab: Lab, pod: Pod, path: str) -> tuple[Program, ...]:
     """What each container of a pod runs on this machine."""
+    images = {nameserver.IMAGE: nameserver.command(lab.name), **lab.topology.images}
     return tuple(
-        Program(each.name, asked, containers.command_of(each, lab.topology.images, path))
+        Program(each.name, asked, containers.command_of(each, images, path))
         for each, asked in zip(containers.all_of(pod), asked_of(pod), strict=True)
     )
 
@@ -115,6 +116,9 @@ class Furnisher:
         # Those who name no container get the first one's.
         ordered = (*pod.spec.containers, *pod.spec.init_containers)
         made = {each.name: self._environment(pod, each, place) for each in ordered}
+        for program in started.programs:
+            if self._serves_names(program):
+                made[program.name][0].update(nameserver.environment(self._lab.folder))
         tasks = tuple(
             self._task(pod, each, program, *made[each.name])
             for each, program in zip(containers.all_of(pod), started.programs, strict=True)
@@ -124,7 +128,7 @@ class Furnisher:
 
     def nameservers(self) -> tuple[str, ...]:
         """Where the cluster's DNS is: the addresses of the Service ``kube-system/kube-dns``, none if there is none."""
-        service = self._snapshot.get(Service, "kube-system", "kube-dns")
+        service = self._snapshot.get(Service, names.SYSTEM, nameserver.SERVICE)
         return tuple(each for each in service.spec.cluster_ips if each != "None") if service else ()
 
     def _environment(self, pod: Pod, container: Container, place: Place) -> tuple[dict[str, str], str]:
@@ -148,7 +152,11 @@ class Furnisher:
         words = tuple(containers.expanded(word, environment) for word in program.command)
         file = containers.program(words[0], environment.get("PATH", self._path)) or words[0]
         folder, part = container.working_dir or "/", containers.part_of(pod, container)
-        return Task(container.name, (file, *words[1:]), folder, trouble=trouble, part=part)
+        port = nameserver.PORT if self._serves_names(program) else 0
+        return Task(container.name, (file, *words[1:]), folder, trouble=trouble, part=part, port=port)
+
+    def _serves_names(self, program: Program) -> bool:
+        return program.command == nameserver.command(self._lab.name)
 
 
 def versions(snapshot: Snapshot) -> dict[str, Mapping[tuple[str, str], str]]:

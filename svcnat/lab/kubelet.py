@@ -67,7 +67,9 @@ def start(lab: Lab, *, probing: bool = True) -> Pass:
         now.judge()
         now.stop(key for key, pod in now.wanted.items() if key in now.pods and not now.runs(key, pod))
         now.clear_away_strangers()
-        now.start(key for key in now.wanted if key not in now.pods)
+        # The cluster's own pods come last: addresses begin with those that somebody asked for.
+        new = [key for key in now.wanted if key not in now.pods]
+        now.start(sorted(new, key=lambda key: now.wanted[key].metadata.namespace == names.SYSTEM))
         now.renew()
         now.man()
         now.serve()

@@ -44,11 +44,11 @@ class Lab:
         self.store = store
 
     @classmethod
-    def up(cls, name: str, plan: Topology | None = None, *, attended: bool = False) -> Lab:
+    def up(cls, name: str, plan: Topology | None = None, *, attended: bool = False, manned: bool = False) -> Lab:
         """Build a lab: its nodes and clients, the process for stand-in servers, and a store that knows the nodes.
 
         All of it or nothing: whatever fails, what was built is taken down again. `attended`: with an agent, if its
-        libraries are installed; it may still be starting.
+        libraries are installed, and `manned`: with a supervisor; they may still be starting.
 
         Raises:
             LabError: it exists, or cannot be built.
@@ -63,27 +63,30 @@ class Lab:
             raise LabError(f"parts of an older lab {name} are there: `svcnat lab down {name}` removes them")
         with state.locked(folder, create=True):
             try:
-                return cls._build(name, folder, plan, attended=attended and agent.is_possible())
+                return cls._build(name, folder, plan, attended=attended and agent.is_possible(), manned=manned)
             except BaseException:
                 _remove(name, folder)
                 raise
 
     @classmethod
-    def _build(cls, name: str, folder: Path, plan: Topology, *, attended: bool) -> Lab:
+    def _build(cls, name: str, folder: Path, plan: Topology, *, attended: bool, manned: bool) -> Lab:
         # The processes start up while the network is built.
         standin = process.start_standin(folder)
         attendant = agent.start(folder) if attended else None
+        supervisor = None
         try:
+            supervisor = process.start_supervisor(folder) if manned else None
             network.build(name, plan)
             if any(each.link.loss for each in plan.members):
                 fabric.write(name, plan, ())
             store = _furnished(folder, plan)
-            record = Record(state.boot(), plan.declaration, standin, attendant, path=_search_path())
+            record = Record(state.boot(), plan.declaration, standin, attendant, supervisor, path=_search_path())
             state.write(folder, record)
             if network.has_lines(name):
                 state.write(folder, replace(record, lines=lines.have(folder, None)))
         except BaseException:
             agent.stop(folder, attendant)
+            process.stop_supervisor(folder, supervisor)
             raise
         return cls(name, folder, plan, store)
 
@@ -164,11 +167,16 @@ class Lab:
     def run(self, where: str, function: Callable[[], T], namespace: str = "default") -> T:
         """The result of a Python function, called in a thread that is in the network namespace of `where`.
 
+        In a pod it looks names up as the pod's programs do.
+
         Raises:
             LabError: see :meth:`netns_of`.
 
         """
-        return netns.call(self.netns_of(where, namespace), function)
+        place, crew = self.netns_of(where, namespace), self.crew_of(where, namespace)
+        if crew is None:
+            return netns.call(place, function)
+        return surroundings.call(place, crew.seen_by(""), crew.hostname, function)
 
     def spawn(
         self, where: str, command: Sequence[str], namespace: str = "default", container: str = "", **options: Any
@@ -239,7 +247,8 @@ class Lab:
 class Summary:
     """A lab in a list; one that does not run is `broken`: half-built, crashed, or ended by a reboot.
 
-    `attended` is True if its agent runs; otherwise the next change has one started, if that is possible.
+    `pods` are those that somebody asked for. `attended` is True if its agent runs; otherwise the next change has one
+    started, if that is possible.
     """
 
     name: str
@@ -290,7 +299,8 @@ def _summary(name: str) -> Summary:
         if not rootless.runs(name):
             return Summary(name, "broken", 0, 0)
     nodes = max(len(record.topology.nodes), 1)
-    return Summary(name, "running", nodes, len(record.pods), agent.runs(folder, record.agent))
+    pods = sum(not pod.name.startswith(f"{names.SYSTEM}/") for pod in record.pods.values())
+    return Summary(name, "running", nodes, pods, agent.runs(folder, record.agent))
 
 
 def down(name: str) -> None:

@@ -14,6 +14,8 @@ from ipaddress import IPv4Address
 PREFIX = "svcnat."
 ROUTER = "router"
 LINES = "lines"
+SYSTEM = "kube-system"
+"""The namespace of the cluster's own pods, which nobody counts."""
 
 _LONGEST = 200  # of 255 for a file name, with room for what tools put around it
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

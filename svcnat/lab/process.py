@@ -87,7 +87,7 @@ def start(module: Sequence[str], log: Path, listener: int = -1, unset: Iterable[
             sys.executable,
             # -P: a module of the same name in the current folder must not run as root.
             [sys.executable, "-P", "-m", *module],
-            environment | {"PYTHONPATH": os.pathsep.join(_python_path())},
+            environment | {"PYTHONPATH": os.pathsep.join(python_path())},
             file_actions=[
                 # Whoever waits until the command's descriptors are closed must not wait for this process.
                 *((os.POSIX_SPAWN_CLOSE, each) for each in _inheritable() if each not in passed.values()),
@@ -111,7 +111,8 @@ def _inheritable() -> Iterator[int]:
                 yield int(name)
 
 
-def _python_path() -> list[str]:
+def python_path() -> list[str]:
+    """Where a Python that we start finds our modules, and what ours were given to find."""
     # An empty entry would mean the current folder.
     return [str(_PACKAGES), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 

@@ -7,6 +7,7 @@ started again is :mod:`svcnat.lab.restarts`' decision.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import time
@@ -14,12 +15,14 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from svcnat.dns.listening import EVERYWHERE, listen
 from svcnat.errors import SvcnatError
-from svcnat.kernel import surroundings
+from svcnat.kernel import netns, surroundings
 from svcnat.lab import restarts
 from svcnat.lab.supervision import Crew, CrewState, Ended, Task, TaskState
 
 _KEPT_LOGS = 10  # runs of a container whose logs are kept
+_OUT_OF_THE_WAY = 16  # beyond the descriptors that a process gets
 _NOT_STARTED = 128  # the exit code of a container that could not be started
 
 # Python ignores these, and what it starts would, too.
@@ -38,6 +41,7 @@ class Process:
         self.held = False  # it would have started, but for its trouble
         self._wait = 0.0
         self._mounts = -1
+        self._sockets: list[int] = []
         self._since, self._began = "", 0.0
         self._back_off = restarts.BackOff(crew.back_off)
         self._run = 0
@@ -87,10 +91,11 @@ class Process:
         try:
             log = self._next_log()
             crew, house = self.crew, self._house()
+            self._open_sockets()
             proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 self.pid, self._mounts = surroundings.call(
-                    crew.netns,
+                    None if self._sockets else crew.netns,
                     crew.seen_by(self.task.name),
                     crew.hostname,
                     lambda: (self._spawn(log), surroundings.mounts(proc)),
@@ -114,13 +119,32 @@ class Process:
                 self.task.command[0],
                 list(self.task.command),
                 {"PATH": self.crew.path, "HOME": "/root", **self.crew.environments.get(self.task.name, {})},
-                file_actions=[(os.POSIX_SPAWN_DUP2, mine, its) for its, mine in enumerate((null, said, said))],
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, mine, its) for its, mine in enumerate((null, said, said, *self._sockets))
+                ],
                 setsid=True,
                 setsigdef=_IGNORED_BY_PYTHON,
             )
         finally:
             os.close(null)
             os.close(said)
+
+    def _open_sockets(self) -> None:
+        if self.task.port and not self._sockets:
+            with netns.entered(self.crew.netns):
+                opened = [listen((address, self.task.port)) for address in EVERYWHERE]
+            for each in opened:
+                # None is to be overwritten by another on its way to where the process expects it.
+                self._sockets += (
+                    fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for one in (each.udp, each.tcp)
+                )
+                each.close()
+
+    def close_sockets(self) -> None:
+        """Answer at no port any more: whoever comes now is refused."""
+        for each in self._sockets:
+            os.close(each)
+        self._sockets = []
 
     def _next_log(self) -> Path:
         folder = Path(self.crew.logs, self.task.name)
@@ -250,6 +274,8 @@ class Pod:
         # What was asked to end because the others were done has had time already.
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
         self.leaving = True
+        for process in self.processes:
+            process.close_sockets()
         self._wind_up()
 
     def _wind_up(self) -> None:

@@ -28,7 +28,9 @@ class Task(Struct, frozen=True, omit_defaults=True):
     """A container's process: what to run, and in which folder.
 
     `restarts` is how often it was started again before this supervisor had it; `ended`, that it has ended for good, or
-    `trouble`, that it cannot be run now: in either case it is not.
+    `trouble`, that it cannot be run now: in either case it is not. One with a `port` is in the machine's network, and
+    gets that port of its pod as open sockets, from descriptor 3 on: UDP and TCP of IPv4, then of IPv6. They stay open
+    when it ends and is started again, so that what comes meanwhile waits.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Task(Struct, frozen=True, omit_defaults=True):
     ended: Ended | None = None
     trouble: str = ""
     part: Part = "main"
+    port: int = 0
 
 
 class Crew(Struct, frozen=True, omit_defaults=True):

@@ -28,6 +28,9 @@ from svcnat.model.quoting import entry
 from svcnat.model.validation.names import check_choice, check_labels
 from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required, too_many
 
+DNS_HOST = 10
+"""Which address of each service range is that of the cluster's DNS."""
+
 _MOST_CLIENTS = 100
 _LEAST = {"clusterCIDR": 4, "podCIDRs": 4, "serviceCIDR": 16, "nodeCIDR": 4, "clientCIDR": 4}  # addresses of a range
 _LONGEST_BACK_OFF = 3600
@@ -80,6 +83,7 @@ class Declaration(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     node_monitor_grace_seconds: Any = NODE_MONITOR_GRACE
     pod_eviction_seconds: Any = POD_EVICTION
     bridge_masquerade: str = "auto"
+    dns: bool = True
 
 
 _DEFAULTS = {
@@ -139,6 +143,7 @@ class Topology:
     back_off: float
     monitor_grace: float
     pod_eviction: float
+    dns: bool
 
     @property
     def members(self) -> tuple[Node | Client, ...]:
@@ -199,6 +204,7 @@ class Planning:
             back_off=declaration.restart_backoff_seconds,
             monitor_grace=self._seconds("nodeMonitorGraceSeconds", declaration.node_monitor_grace_seconds),
             pod_eviction=self._seconds("podEvictionSeconds", declaration.pod_eviction_seconds),
+            dns=declaration.dns,
         )
         self.problems += check_choice("bridgeMasquerade", declaration.bridge_masquerade, SWITCHES)
         if not 0 < declaration.restart_backoff_seconds <= _LONGEST_BACK_OFF:

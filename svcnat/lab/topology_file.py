@@ -24,6 +24,7 @@
     nodeMonitorGraceSeconds: 0                     # until a node that nothing is heard of is NotReady
     podEvictionSeconds: 300                        # from then until its pods are deleted
     bridgeMasquerade: auto                         # auto, on or off
+    dns: true                                      # kube-system/kube-dns, at the tenth address of each service range
 
 This module decides no address: :mod:`svcnat.lab.topology` does.
 """

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from svcnat.api.labs import Lab, Wanted, load_lab
 from svcnat.errors import LabError, NotFoundError, UsageError
 from svcnat.lab.labs import Lab as BuiltLab
-from svcnat.lab.topology import Topology, simple
+from svcnat.lab.topology import simple
 from svcnat.model.kinds import find
 from svcnat.model.manifests import Loaded
 from svcnat.model.objects import Pod, Resource, Service
@@ -68,10 +68,11 @@ class LabFixture:
         """
         wanted = _read(what)
         if self._lab is None:
-            self._build(wanted.topology)
-        elif wanted.topology not in (simple(), self.built.topology):
-            raise UsageError(f"lab {self.name} is built: its Topology has to come with the first manifests")
-        self.lab.apply(wanted.manifests)
+            self._build(wanted)
+        else:
+            if wanted.topology not in (simple(), self.built.topology):
+                raise UsageError(f"lab {self.name} is built: its Topology has to come with the first manifests")
+            self._lab.apply(wanted.manifests)
         if ready:
             self.wait(timeout=timeout)
 
@@ -290,7 +291,7 @@ class LabFixture:
     def lab(self) -> Lab:
         """The lab as the Python API has it; built now if it is not yet."""
         if self._lab is None:
-            self._build(simple())
+            self._build(Wanted(simple(), Loaded((), (), ())))
         assert self._lab is not None
         return self._lab
 
@@ -318,8 +319,8 @@ class LabFixture:
             return f"lab {self.name}: nothing was applied"
         return f"lab {self.name}:\n{contents.describe(self.lab)}"
 
-    def _build(self, topology: Topology) -> None:
-        self._lab = Lab.up(self.name, wanted=Wanted(topology, Loaded((), (), ())))
+    def _build(self, wanted: Wanted) -> None:
+        self._lab = Lab.up(self.name, wanted=wanted, timeout=0)
 
     def _names(self) -> Names:
         return contents.names(self.lab)

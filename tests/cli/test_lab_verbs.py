@@ -197,6 +197,6 @@ def test_cleanup_covers_every_node(svcnat: Run, runtime: Path, tmp_path: Path) -
         assert (refused.code, refused.out) == (1, "")
         assert f"an agent (pid {agent.pid}) keeps the rules" in refused.err
         process.stop([agent])
-        assert svcnat("cleanup", "--lab", name).out == "table ip svcnat removed\n" * 2
+        assert svcnat("cleanup", "--lab", name).out == "table ip svcnat removed\ntable ip6 svcnat removed\n" * 2
     finally:
         svcnat("lab", "down", name)

@@ -8,10 +8,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from svcnat.dns.forwarding import Address, Forwarder
+from svcnat.dns.forwarding import Forwarder
+from svcnat.dns.listening import Address, listen
 from svcnat.dns.records import Records
 from svcnat.dns.responder import Responder
-from svcnat.dns.server import Limits, Server, listen
+from svcnat.dns.server import Limits, Server
 from svcnat.kernel import links, netns
 
 PATIENCE = 20.0

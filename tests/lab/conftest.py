@@ -14,6 +14,14 @@ from svcnat.lab import labs, names
 from svcnat.lab.labs import Lab
 from svcnat.lab.topology import Topology
 
+NAMELESS = """\
+apiVersion: svcnat.io/v1alpha1
+kind: Topology
+dns: false
+---
+"""
+"""For tests that have nothing to do with names."""
+
 BuildLab = Callable[..., Lab]
 
 

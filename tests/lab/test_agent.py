@@ -23,7 +23,7 @@ from svcnat.kernel import lock, netns
 from svcnat.lab import agent, labs, process, state
 from svcnat.lab.process import ProcessId
 from tests.agents import until
-from tests.lab.conftest import namespaces_of, unused_name
+from tests.lab.conftest import NAMELESS, namespaces_of, unused_name
 from tests.processes import ending
 
 pytestmark = pytest.mark.packets
@@ -52,7 +52,7 @@ def up(runtime: Path, tmp_path: Path) -> Iterator[Up]:
 
     def build(manifests: str = SERVICE + POD.replace("NAME", "a")) -> api.Lab:
         file = tmp_path / "lab.yml"
-        file.write_text(manifests)
+        file.write_text(NAMELESS + manifests)
         built.append(api.Lab.up(unused_name(), file))
         return built[-1]
 

@@ -159,7 +159,7 @@ def test_pods_and_endpoints_are_found(lab: LabFixture) -> None:
     assert [str(each) for each in lab.pods(namespace="other")] == ["other/asker"]
     assert lab.endpoints("web") == [Endpoint("web", lab.pod("web").address, ready=True)]
     assert lab.endpoints("other/web") == []
-    assert {"web", "other/web", "kubernetes"} == set(lab.services)
+    assert {"web", "other/web", "kubernetes", "kube-system/kube-dns"} == set(lab.services)
     for wrong in (lambda: lab.pod("nobody"), lambda: lab.at("nobody")):
         with pytest.raises(LabError, match="nobody"):
             wrong()

@@ -17,7 +17,7 @@ from svcnat.lab import process, state
 from svcnat.model.objects import Event, Pod, Service
 from svcnat.model.pods import is_ready
 from tests.agents import until
-from tests.lab.conftest import unused_name
+from tests.lab.conftest import NAMELESS, unused_name
 from tests.lab.pods import ask_tcp
 
 pytestmark = pytest.mark.packets
@@ -60,7 +60,7 @@ def up(runtime: Path, tmp_path: Path) -> Iterator[Up]:
 
     def build(*pods: str, **options: float) -> api.Lab:
         file = tmp_path / "lab.yml"
-        file.write_text(SERVICE + "".join(pods))
+        file.write_text(NAMELESS + SERVICE + "".join(pods))
         built.append(api.Lab.up(unused_name(), file, **options))  # type: ignore[arg-type]
         return built[-1]
 

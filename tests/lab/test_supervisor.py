@@ -315,7 +315,9 @@ def test_a_lab_with_programs_leaves_nothing(build_lab: BuildLab) -> None:
         kubelet.start(lab)
         until(lambda lab=lab: log(lab, "a") == "ready\n", "its trap")  # type: ignore[misc]
         supervisor = supervisor_of(lab)
-        inode = Path(f"/proc/{supervisor.pid}/ns/pid").stat().st_ino
+        # While it is open, no other namespace gets its number.
+        apart = os.open(f"/proc/{supervisor.pid}/ns/pid", os.O_RDONLY)
+        inode = os.fstat(apart).st_ino
         if how == "unrecorded":
             state.write(lab.folder, replace(state.read(lab.folder), supervisor=None))
         elif how == "hangs":
@@ -325,6 +327,7 @@ def test_a_lab_with_programs_leaves_nothing(build_lab: BuildLab) -> None:
         lab.down()
         assert not process.is_alive(supervisor)
         assert processes(lambda folder, inode=inode: (folder / "ns/pid").stat().st_ino == inode) == []  # type: ignore[misc]
+        os.close(apart)
         assert namespaces_of(lab.name) == []
         assert not lab.folder.exists()
 

@@ -30,6 +30,7 @@ TOPOLOGY = """\
 apiVersion: svcnat.io/v1alpha1
 kind: Topology
 restartBackoffSeconds: 0.1
+dns: false
 images:
   redis: [REDIS, --protected-mode, "no", --save, ""]
   nginx: [nginx, -c, CONFIG]
