@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from svcnat.kernel import netns
-from tests.bench import agent
+from tests.bench import agent, labs
 from tests.bench.objects import endpoint_slice, service
 
 SIZES = (100, 1000, 5000)
@@ -101,6 +101,7 @@ def main() -> None:
         for size in SIZES:
             measure(size, Path(folder))
     agent.main()
+    labs.main()
 
 
 if __name__ == "__main__":
