@@ -23,6 +23,7 @@ from svcnat.model.objects import Node, Pod
 FOLDER = Path(__file__).parent
 TIERS = ("front-end", "back-end", "redis", "mysql")
 DOOR = 30080  # the front end's node port
+MORE = 40  # visits, before each part of the story ends
 # The programs of the pods are started by name: those of this interpreter's environment come first.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
@@ -36,10 +37,12 @@ class Visitor(threading.Thread):
         self._enough = threading.Event()
         self.answers: list[dict[str, str]] = []
         self.failures: list[str] = []
+        self.slowest = 0.0
 
     def visit(self) -> None:
         """One visit, on a connection of its own; it fails unless every tier has done its part."""
         connection = http.client.HTTPConnection(self._address, DOOR, timeout=5)
+        begun = time.monotonic()
         try:
             connection.request("GET", "/")
             response = connection.getresponse()
@@ -52,6 +55,7 @@ class Visitor(threading.Thread):
             self.failures.append(str(error))
         finally:
             connection.close()
+            self.slowest = max(self.slowest, time.monotonic() - begun)
 
     def run(self) -> None:
         self._lab.run("client", self._keep_visiting)
@@ -90,10 +94,10 @@ class Story:
         self._visitor = visitor
         self._answers, self._failures = 0, 0
 
-    def tell(self, *, until: int = 40) -> int:
+    def tell(self) -> int:
         """Wait for some more visits, and draw who answered in each tier; the result is how many were in vain."""
-        end = time.monotonic() + 10
-        while len(self._visitor.answers) < self._answers + until and time.monotonic() < end:
+        wanted, end = len(self._visitor.answers) + MORE, time.monotonic() + 10
+        while len(self._visitor.answers) < wanted and time.monotonic() < end:
             time.sleep(0.02)
         answers = self._visitor.answers[self._answers :]
         failures = self._visitor.failures[self._failures :]
@@ -102,7 +106,9 @@ class Story:
         for tier in TIERS:
             counts = Counter(each[tier] for each in answers)
             print(f"  {tier:<11}" + "   ".join(f"{pod.rpartition('-')[2]} {counts[pod]:>3}" for pod in sorted(counts)))
-        print(f"  {len(answers) + len(failures)} visits, {len(failures)} in vain")
+        visits, slowest = len(answers) + len(failures), 1000 * self._visitor.slowest
+        print(f"  {visits} visits, {len(failures)} in vain, none longer than {slowest:.0f} ms")
+        self._visitor.slowest = 0.0
         for failure, count in Counter(failures).most_common(3):
             print(f"  {count} times {failure}")
         return len(failures)
@@ -132,7 +138,7 @@ def main() -> None:
         command(name, "scale", "deployment/front-end", "--replicas", "3")
         for tier in ("redis", "mysql", "front-end"):
             command(name, "rollout", "status", f"deployment/{tier}")
-        failed += story.tell(until=100)
+        failed += story.tell()
 
         for tier in TIERS:
             say(f"One pod of {tier} dies, under load.")
