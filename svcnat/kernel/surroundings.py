@@ -13,11 +13,13 @@ import signal
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from svcnat.errors import KernelError, PrivilegeError
 from svcnat.kernel import netns, syscalls
+from svcnat.kernel.mountpoints import Mountpoints
 
 T = TypeVar("T")
 
@@ -29,17 +31,26 @@ _BYPASSES = (
 _PROC = Path("/proc")
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file or folder that is seen at another place; with `make`, also where the machine has nothing."""
+
+    source: Path
+    read_only: bool = False
+    make: bool = False
+
+
 def call(
     name_or_path: str | os.PathLike[str] | None,
-    files: Mapping[str, Path],
+    files: Mapping[str, Seen],
     hostname: str,
     function: Callable[[], T],
     house: int = -1,
 ) -> T:
     """The result of `function`, called in a thread in that network namespace, where `files` are seen at other places.
 
-    `files` are the sources by absolute target; a target that the machine does not have is left out. What the function
-    starts stays there, and sees and signals only the processes of the `house` (:func:`open_house`), if that is given.
+    `files` are what is seen by absolute target; outer folders come before what is in them. What the function starts
+    stays there, and sees and signals only the processes of the `house` (:func:`open_house`), if that is given.
     The thread's current folder is its own.
 
     Raises:
@@ -58,10 +69,11 @@ def call(
             # They would be copied for every program, and kept alive by it.
             with contextlib.suppress(OSError):
                 syscalls.detach(netns.RUN)
-            for target, source in files.items():
-                _cover(Path(target), source)
+            places = Mountpoints()
             for bypass in _BYPASSES:
-                _cover(bypass, Path(os.devnull))
+                _cover(places, bypass, Seen(Path(os.devnull)))
+            for target, seen in files.items():
+                _cover(places, Path(target), seen)
             if hostname:
                 socket.sethostname(hostname)
         return function()
@@ -203,10 +215,18 @@ def processes_with(mounts: int) -> list[int]:
     return found
 
 
-def _cover(target: Path, source: Path) -> None:
-    """Show `source` at `target`, if that exists; symbolic links are followed."""
-    if target.exists():
-        syscalls.mount(str(source), target.resolve(), "none", syscalls.BIND)
+def _cover(places: Mountpoints, target: Path, seen: Seen) -> None:
+    """Show what is seen at `target`, if that exists or may be made; symbolic links are followed."""
+    if not (seen.make or target.exists()):
+        return
+    try:
+        place = places.at(target, folder=seen.source.is_dir())
+        syscalls.mount(str(seen.source), place, "none", syscalls.BIND)
+        if seen.read_only:
+            kept = os.statvfs(place).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)  # they may not be dropped
+            syscalls.mount("", place, "none", syscalls.REMOUNT | syscalls.BIND | syscalls.READ_ONLY | kept)
+    except OSError as error:
+        raise KernelError(f"cannot mount on {target}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -12,18 +12,20 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from svcnat.errors import LabError
 from svcnat.kernel import netns
-from svcnat.lab import containers, names, nameserver, process, statuses, volumes
+from svcnat.lab import containers, names, nameserver, payloads, process, statuses, volumes
 from svcnat.lab.containers import Missing, Place
 from svcnat.lab.labs import Lab
 from svcnat.lab.process import ProcessId
 from svcnat.lab.state import Program, Started
-from svcnat.lab.supervision import Crew, CrewState, Supervision, Task, files_of, logs_of, read_crew, write_crew
-from svcnat.model.contents import variables
+from svcnat.lab.supervision import Crew, CrewState, Mount, Supervision, Task, files_of, logs_of, read_crew, write_crew
+from svcnat.lab.volumes import Files
+from svcnat.model.contents import contents, variables
 from svcnat.model.objects import ConfigMap, Container, Pod, Secret, Service
 from svcnat.store.snapshot import Snapshot
 
@@ -50,6 +52,14 @@ def asked_of(pod: Pod) -> tuple[str, ...]:
     )
 
 
+class _Told(NamedTuple):
+    """What the containers of a pod are told: those without a process, too, but for `tasks`."""
+
+    environments: dict[str, dict[str, str]]
+    mounts: dict[str, dict[str, Mount]]
+    tasks: tuple[Task, ...]
+
+
 class Furnisher:
     """Writes down what pods that start are to run and see; reads what it needs of the store once."""
 
@@ -68,13 +78,8 @@ class Furnisher:
             files["/etc/resolv.conf"] = text
         for target, text in files.items():
             (folder / Path(target).name).write_text(text, encoding="utf-8")
+        told = self._told(pod, started, place)
         spec = pod.spec
-        ordered = (*spec.containers, *spec.init_containers)
-        environments, tasks = self._containers(pod, started, place)
-        mounts = {each.name: volumes.mounts_of(pod, each, folder / _VOLUMES) for each in ordered}
-        for source in {source for each in mounts.values() for source in each.values()}:
-            source.mkdir(parents=True, exist_ok=True)
-            source.chmod(0o777)  # as the kubelet's: whoever the program runs as, it may write
         write_crew(
             self._lab.folder,
             Crew(
@@ -90,9 +95,9 @@ class Furnisher:
                 else float(spec.termination_grace_period_seconds),
                 back_off=self._lab.topology.back_off,
                 path=self._path,
-                environments=environments,
-                mounts={name: {at: str(source) for at, source in each.items()} for name, each in mounts.items()},
-                tasks=tasks,
+                environments=told.environments,
+                mounts=told.mounts,
+                tasks=told.tasks,
             ),
         )
         return replace(started, given=self._given)
@@ -100,31 +105,49 @@ class Furnisher:
     def renew(self, pod: Pod, started: Started, place: Place) -> Started:
         """Write down what a pod that runs is given now: it counts for containers that start, or start again."""
         self._given = {}
-        environments, tasks = self._containers(pod, started, place)
         if crew := read_crew(self._lab.folder, started.device):
+            told = self._told(pod, started, place, crew)
             known = {each.name: each for each in crew.tasks}
             tasks = tuple(
-                replace(each, restarts=known[each.name].restarts, ended=known[each.name].ended) for each in tasks
+                replace(each, restarts=known[each.name].restarts, ended=known[each.name].ended) for each in told.tasks
             )
-            write_crew(self._lab.folder, replace(crew, environments=environments, tasks=tasks))
+            write_crew(self._lab.folder, replace(crew, environments=told.environments, mounts=told.mounts, tasks=tasks))
         return replace(started, given=self._given)
 
-    def _containers(
-        self, pod: Pod, started: Started, place: Place
-    ) -> tuple[dict[str, dict[str, str]], tuple[Task, ...]]:
-        """The environment of each container, and what those run that have a program."""
+    def _told(self, pod: Pod, started: Started, place: Place, before: Crew | None = None) -> _Told:
+        """What the containers of a pod are to be told; its volumes are written, those of `before` stay if need be."""
+        folder = files_of(self._lab.folder, started.device) / _VOLUMES
+        mounts = before.mounts if before else {}
+        lacking, held = "", None
+        try:
+            held = volumes.volumes_of(pod, place, self._contents)
+            _write_volumes(folder, held)
+        except Missing as missing:
+            # What was there once is still there for a container that starts again.
+            if before is None or any(each.trouble.startswith(volumes.FAILED) for each in before.tasks):
+                lacking = str(missing)
+        environments: dict[str, dict[str, str]] = {}
+        troubles: dict[str, str] = {}
         # Those who name no container get the first one's.
-        ordered = (*pod.spec.containers, *pod.spec.init_containers)
-        made = {each.name: self._environment(pod, each, place) for each in ordered}
+        for each in (*pod.spec.containers, *pod.spec.init_containers):
+            environments[each.name], trouble = self._environment(pod, each, place)
+            if held is not None:
+                try:
+                    found = volumes.mounts_of(each, held, folder, environments[each.name])
+                    mounts = {**mounts, each.name: found}
+                    _make_folders(mount.source for mount in found.values())
+                except Missing as missing:
+                    trouble = trouble or str(missing)
+            troubles[each.name] = lacking or trouble
         for program in started.programs:
             if self._serves_names(program):
-                made[program.name][0].update(nameserver.environment(self._lab.folder))
+                environments[program.name].update(nameserver.environment(self._lab.folder))
         tasks = tuple(
-            self._task(pod, each, program, *made[each.name])
+            self._task(pod, each, program, environments[each.name], troubles[each.name])
             for each, program in zip(containers.all_of(pod), started.programs, strict=True)
             if program.command
         )
-        return {name: found for name, (found, _) in made.items()}, tasks
+        return _Told(environments, mounts, tasks)
 
     def nameservers(self) -> tuple[str, ...]:
         """Where the cluster's DNS is: the addresses of the Service ``kube-system/kube-dns``, none if there is none."""
@@ -142,9 +165,17 @@ class Furnisher:
             return {}, str(missing)
 
     def _data(self, kind: str, namespace: str, name: str) -> Mapping[str, str] | None:
+        found = self._find(kind, namespace, name)
+        return variables(found) if found else None
+
+    def _contents(self, kind: str, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        found = self._find(kind, namespace, name)
+        return contents(found) if found else None
+
+    def _find(self, kind: str, namespace: str, name: str) -> ConfigMap | Secret | None:
         found = self._snapshot.get(_KINDS[kind], namespace, name)
         self._given[f"{kind}/{name}"] = found.metadata.resource_version if found else ""
-        return variables(found) if found else None
+        return found
 
     def _task(
         self, pod: Pod, container: Container, program: Program, environment: dict[str, str], trouble: str
@@ -157,6 +188,31 @@ class Furnisher:
 
     def _serves_names(self, program: Program) -> bool:
         return program.command == nameserver.command(self._lab.name)
+
+
+def _write_volumes(folder: Path, held: Mapping[str, Files | None]) -> None:
+    """Have the volumes of a pod in a folder.
+
+    Raises:
+        Missing: one cannot be written.
+
+    """
+    for name, files in held.items():
+        try:
+            if files is None:
+                _make_folders([str(folder / name)])
+            else:
+                payloads.write(folder / name, files)
+        except OSError as error:
+            raise Missing(f'{volumes.FAILED} "{name}" : {error.strerror}') from error
+
+
+def _make_folders(paths: Iterable[str]) -> None:
+    """Have folders that whoever a program runs as may write to, as the kubelet's."""
+    for path in map(Path, paths):
+        if not path.exists():
+            path.mkdir(parents=True)
+            path.chmod(0o777)
 
 
 def versions(snapshot: Snapshot) -> dict[str, Mapping[tuple[str, str], str]]:

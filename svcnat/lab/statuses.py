@@ -14,6 +14,7 @@ from svcnat.controllers.readiness import NODE_NOT_READY, NOT_READY, ready_condit
 from svcnat.lab.state import Started
 from svcnat.lab.supervision import Ended, Task, TaskState
 from svcnat.lab.topology import Node
+from svcnat.lab.volumes import FAILED
 from svcnat.model.objects import (
     Condition,
     Container,
@@ -234,8 +235,9 @@ def _container(
 
 def _state(pod: Pod, task: TaskState) -> ContainerState:
     if task.trouble:
-        detail = ContainerStateDetail(reason="CreateContainerConfigError", message=task.trouble)
-        return ContainerState(waiting=detail)
+        unmounted = task.trouble.startswith(FAILED)
+        reason = _beginning(pod) if unmounted else "CreateContainerConfigError"
+        return ContainerState(waiting=ContainerStateDetail(reason=reason, message=task.trouble))
     if task.since:
         return ContainerState(running=ContainerStateDetail(started_at=task.since))
     if task.wait or task.last is None:
@@ -245,9 +247,12 @@ def _state(pod: Pod, task: TaskState) -> ContainerState:
             f"pod={meta.name}_{meta.namespace}({meta.uid})"
         )
         waiting = ContainerStateDetail(reason="CrashLoopBackOff", message=message)
-        begins = ContainerStateDetail(reason=_INITIALIZING if pod.spec.init_containers else "ContainerCreating")
-        return ContainerState(waiting=waiting if task.wait else begins)
+        return ContainerState(waiting=waiting if task.wait else ContainerStateDetail(reason=_beginning(pod)))
     return ContainerState(terminated=_end(task.last))
+
+
+def _beginning(pod: Pod) -> str:
+    return _INITIALIZING if pod.spec.init_containers else "ContainerCreating"
 
 
 def _end(how: Ended) -> ContainerStateDetail:

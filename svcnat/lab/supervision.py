@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from svcnat.errors import LabError
+from svcnat.kernel.surroundings import Seen
 from svcnat.lab.channel import Channel, Reply, portions
 
 _PODS, _LOGS, _CREW = "pods", "logs", "crew.json"
@@ -43,6 +44,13 @@ class Task(Struct, frozen=True, omit_defaults=True):
     port: int = 0
 
 
+class Mount(Struct, frozen=True, omit_defaults=True):
+    """A file or folder that a container sees at some place."""
+
+    source: str
+    read_only: bool = False
+
+
 class Crew(Struct, frozen=True, omit_defaults=True):
     """The processes of a pod, and what they see.
 
@@ -62,12 +70,15 @@ class Crew(Struct, frozen=True, omit_defaults=True):
     back_off: float = 10.0
     path: str = ""
     environments: dict[str, dict[str, str]] = {}
-    mounts: dict[str, dict[str, str]] = {}
+    mounts: dict[str, dict[str, Mount]] = {}
     tasks: tuple[Task, ...] = ()
 
-    def seen_by(self, container: str) -> dict[str, Path]:
-        """The files and folders that a container sees in place of the machine's."""
-        return {target: Path(source) for target, source in (self.files | self.mounts.get(container, {})).items()}
+    def seen_by(self, container: str) -> dict[str, Seen]:
+        """The files and folders that a container sees in place of the machine's, or beside them."""
+        found = {target: Seen(Path(source)) for target, source in self.files.items()}
+        for target, mount in self.mounts.get(container, {}).items():
+            found[target] = Seen(Path(mount.source), mount.read_only, make=True)
+        return found
 
 
 class Ended(Struct, frozen=True, omit_defaults=True):

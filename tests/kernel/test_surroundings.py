@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from svcnat.errors import MissingError
+from svcnat.errors import KernelError, MissingError
 from svcnat.kernel import netns, surroundings
+from svcnat.kernel.surroundings import Seen
 from tests.agents import until
 
 pytestmark = pytest.mark.packets
@@ -31,7 +32,7 @@ def test_files_and_names_of_ones_own(empty_netns: str, tmp_path: Path) -> None:
         os.chdir("/")
         return said("getent", "hosts", "somewhere.test"), said("uname", "-n"), said("readlink", "/proc/self/ns/net")
 
-    files = {"/etc/hosts": tmp_path / "hosts", "/etc/no-such-file": tmp_path / "hosts"}
+    files = {"/etc/hosts": Seen(tmp_path / "hosts"), "/etc/no-such-file": Seen(tmp_path / "hosts")}
     hosts, name, network = surroundings.call(empty_netns, files, "elsewhere", look)
     assert hosts.split() == ["192.0.2.7", "somewhere.test"]
     assert name == "elsewhere\n"
@@ -39,6 +40,42 @@ def test_files_and_names_of_ones_own(empty_netns: str, tmp_path: Path) -> None:
     assert not surroundings.call(empty_netns, {}, "", lambda: netns.exists(empty_netns))
     assert (Path("/etc/hosts").read_text(), socket.gethostname(), Path.cwd()) == before
     assert netns.exists(empty_netns)
+
+
+def test_places_that_the_machine_does_not_have(tmp_path: Path) -> None:
+    """A folder at the root, folders and files among the machine's: seen there alone, and all else as it is."""
+    (tmp_path / "file").write_text("held\n")
+    name = f"svcnat-{os.getpid()}-{tmp_path.name}"
+    (tmp_path / "deeper").mkdir()
+    files = {
+        f"/{name}/a/b": Seen(tmp_path, read_only=True, make=True),
+        f"/etc/{name}": Seen(tmp_path, make=True),
+        f"/etc/{name}.conf": Seen(tmp_path / "file", make=True),
+        f"/var/run/{name}/deep": Seen(tmp_path, make=True),  # by a symbolic link
+        f"/{name}/c": Seen(tmp_path / "file", make=True),
+    }
+    script = f"""
+        cat /{name}/a/b/file /etc/{name}/file /etc/{name}.conf /run/{name}/deep/file /{name}/c
+        test -s /etc/passwd && test -d /proc/self/fd && test -c /dev/null && test -d /usr/bin && echo same
+        echo new > /{name}/a/b/new 2>/dev/null || echo read-only
+        echo new > /etc/{name}/new && echo written; touch /etc/{name}.other
+    """
+
+    def look() -> str:
+        os.chdir("/")
+        return said("sh", "-c", script)
+
+    assert surroundings.call(None, files, "", look).split("\n") == [*["held"] * 5, "same", "read-only", "written", ""]
+    assert (tmp_path / "new").read_text() == "new\n"
+    assert not [each for place in ("/", "/etc", "/run") for each in Path(place).iterdir() if name in each.name]
+
+
+def test_what_cannot_be_mounted(tmp_path: Path) -> None:
+    """A file over a folder, something that is not there: the place is named."""
+    with pytest.raises(KernelError, match="cannot mount on /etc: Not a directory"):
+        surroundings.call(None, {"/etc": Seen(Path("/etc/passwd"), make=True)}, "", lambda: None)
+    with pytest.raises(KernelError, match="cannot mount on /no-such-place: No such file or directory"):
+        surroundings.call(None, {"/no-such-place": Seen(tmp_path / "none", make=True)}, "", lambda: None)
 
 
 def test_a_network_that_is_not_there() -> None:

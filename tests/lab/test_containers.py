@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from svcnat.lab import containers, volumes
+from svcnat.lab import containers
 from svcnat.lab.addressing import Addresses
 from svcnat.lab.containers import Missing, Place, command_of, environment_of, hosts_file, resolv_conf, service_variables
 from svcnat.model.objects import Container, EnvVar, ObjectMeta, Pod, PodSpec, Service, ServicePort, ServiceSpec
@@ -144,22 +143,6 @@ def test_config_maps_and_secrets() -> None:
     ):
         with pytest.raises(Missing, match=message):
             environment(Container(env=[EnvVar(name="A", value_from=reference)]))
-
-
-def test_folders_of_volumes(tmp_path: Path) -> None:
-    """Those of emptyDir, shared by containers, outer ones first; a subPath leads nowhere else. Others do nothing."""
-    pod = a_pod(volumes=[{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {"medium": "Memory"}}, {"name": "c"}])
-    mounts: list[dict[str, str]] = [
-        {"name": "b", "mountPath": "/mnt/b", "subPath": "x/../../y"},
-        {"name": "a", "mountPath": "/mnt"},
-        {"name": "c", "mountPath": "/opt"},
-        {"name": "no", "mountPath": "/opt"},
-        {"name": "a", "mountPath": "relative"},
-        {"name": "a"},
-    ]
-    found = volumes.mounts_of(pod, Container(volume_mounts=mounts), tmp_path)
-    assert list(found.items()) == [("/mnt", tmp_path / "a"), ("/mnt/b", tmp_path / "b/x/y")]
-    assert volumes.mounts_of(pod, Container(), tmp_path) == {}
 
 
 def test_what_no_process_can_have_is_left_out() -> None:

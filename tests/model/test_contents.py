@@ -127,6 +127,14 @@ def test_size() -> None:
             ['data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": must be JSON'],
         ),
         (
+            "kubernetes.io/dockercfg",
+            {".dockercfg": "hunter2"},
+            [
+                'data[.dockercfg]: Invalid value: "<secret contents redacted>": must be base64; '
+                "plain text goes under `stringData`"
+            ],
+        ),
+        (
             "kubernetes.io/service-account-token",
             {},
             ["metadata.annotations[kubernetes.io/service-account.name]: Required value"],

@@ -166,7 +166,7 @@ def _check_template(selector: LabelSelector | None, template: PodTemplateSpec, k
     """Return the problems of a template, and of the selector that has to pick its Pods."""
     problems = _check_template_selector(selector, template, kind)
     problems += check_labels_and_annotations(template.metadata, "Pod", "spec.template.metadata")
-    problems += check_pod_spec(template.spec, "spec.template.spec")
+    problems += check_pod_spec(template.spec, "spec.template.spec", claims=kind == "statefulset")
     if template.spec.restart_policy in ("OnFailure", "Never"):
         path = "spec.template.spec.restartPolicy"
         problems.append(unsupported(path, template.spec.restart_policy, ("Always",)))

@@ -41,6 +41,11 @@ def duplicate(field: str, value: object) -> Problem:
     return Problem(field, f"Duplicate value: {quoted(value)}")
 
 
+def not_found(field: str, value: object) -> Problem:
+    """Return the problem of a value that names something which is not there."""
+    return Problem(field, f"Not found: {quoted(value)}")
+
+
 def forbidden(field: str, detail: str) -> Problem:
     """Return the problem of a field that may not be set here."""
     return Problem(field, f"Forbidden: {detail}")

@@ -1,7 +1,7 @@
 """What a Pod must keep, in the fields that svcnat uses.
 
-Source: core/v1 ValidatePodSpec. Volumes, liveness probes, security contexts and the like
-are not looked at: nothing here depends on them.
+Source: core/v1 ValidatePodSpec. Liveness probes, security contexts and the like are not looked at: nothing here depends
+on them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from svcnat.model.validation.names import (
 )
 from svcnat.model.validation.probes import check_readiness_probe
 from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required, unsupported
+from svcnat.model.validation.volumes import check_volumes
 
 PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
@@ -47,11 +48,12 @@ _POD_UPDATE = (
 def check_pod(pod: Pod) -> list[Problem]:
     """Return the problems of a Pod that has its defaults."""
     problems = check_metadata(pod.metadata, "Pod", dns_subdomain)
-    return problems + check_pod_spec(pod.spec, "spec") + _check_pod_status(pod.status)
+    claims = any(each.kind == "StatefulSet" for each in pod.metadata.owner_references)
+    return problems + check_pod_spec(pod.spec, "spec", claims=claims) + _check_pod_status(pod.status)
 
 
-def check_pod_spec(spec: PodSpec, path: str) -> list[Problem]:
-    """Return the problems of a Pod's spec, its own or a template's."""
+def check_pod_spec(spec: PodSpec, path: str, *, claims: bool = False) -> list[Problem]:
+    """Return the problems of a Pod's spec, its own or a template's; with `claims`, that of a StatefulSet."""
     problems = [] if spec.containers else [required(f"{path}.containers")]
     names: set[str] = set()
     for group, containers in (("initContainers", spec.init_containers), ("containers", spec.containers)):
@@ -68,6 +70,7 @@ def check_pod_spec(spec: PodSpec, path: str) -> list[Problem]:
         value = {"hostname": spec.hostname, "subdomain": spec.subdomain, "nodeName": spec.node_name}[name]
         problems += check(f"{path}.{name}", value, form) if value else []
     problems += check_labels(f"{path}.nodeSelector", spec.node_selector)
+    problems += check_volumes(spec, path, claims=claims)
     return problems + check_counts({f"{path}.terminationGracePeriodSeconds": spec.termination_grace_period_seconds})
 
 
