@@ -134,8 +134,16 @@ class Cluster:
             loaded, lambda transaction, manifest: transaction.replace(manifest.document), dry_run=dry_run
         )
 
-    def delete(self, wanted: Iterable[Resource | tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
+    def delete(
+        self,
+        wanted: Iterable[Resource | tuple[type[Resource], str, str]],
+        *,
+        dry_run: bool = False,
+        grace: int | None = None,
+    ) -> Changed:
         """Delete objects, given as such or as (type, namespace, name).
+
+        In a lab Pods have `grace` seconds instead of their own time; with 0 they go at once. Elsewhere all do.
 
         Raises:
             NotFoundError: one does not exist; nothing was deleted.
@@ -145,7 +153,9 @@ class Cluster:
             (type(one), one.metadata.namespace, one.metadata.name) if isinstance(one, Resource) else one
             for one in wanted
         ]
-        return self._change(lambda transaction: [transaction.delete(*place) for place in places], dry_run=dry_run)
+        return self._change(
+            lambda transaction: [transaction.delete(*place, grace) for place in places], dry_run=dry_run
+        )
 
     def scale(
         self,

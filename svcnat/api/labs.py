@@ -38,6 +38,7 @@ READY_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 _NOT_FOUND = 127  # how a shell says that there is no such command
 _PASSES = 1_000  # more pods than that have never waited for each other
+_LEAST_GRACE = 1.0  # seconds, as the kubelet's, for pods that are to go at once
 _TRIES = 4  # an agent may be killed at any moment, also while it starts
 
 
@@ -286,23 +287,49 @@ class Lab(Cluster):
         """
         return self.built.run(where, function, namespace)
 
-    def delete(self, wanted: Iterable[Resource | tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
-        """Delete objects, and wait until their pods have ended: errors as :meth:`Cluster.delete`."""
-        changed = super().delete(wanted, dry_run=dry_run)
-        if not dry_run:
+    def delete(
+        self,
+        wanted: Iterable[Resource | tuple[type[Resource], str, str]],
+        *,
+        dry_run: bool = False,
+        grace: int | None = None,
+        wait: bool = True,
+    ) -> Changed:
+        """Delete objects, and `wait` until their pods have ended: errors as :meth:`Cluster.delete`.
+
+        A pod with processes terminates: it stays, with its endpoints terminating, until they have ended, which they are
+        to do in `grace` seconds, or its own terminationGracePeriodSeconds. With 0 it goes at once, and they are killed.
+        """
+        from svcnat.lab import kubelet
+
+        changed = super().delete(wanted, dry_run=dry_run, grace=grace)
+        if dry_run:
+            return changed
+        if grace == 0:
+            kubelet.sweep(self.built, (), _LEAST_GRACE)
+        if wait:
             self._see_off()
         return changed
 
     def _see_off(self) -> None:
         """Wait until the pods that are ending have ended."""
-        from svcnat.lab import kubelet
         from svcnat.lab.supervision import Supervision
 
-        while kubelet.sweep(self.built, ()).ending:
+        while self._end_pods(frozenset()):
             with contextlib.suppress(LabError), Supervision(self.built.folder) as supervision:
                 supervision.identify()
-                if kubelet.sweep(self.built, ()).ending:
+                if self._end_pods(frozenset()):
                     supervision.wait(_LOOK_SECONDS)
+
+    def _end_pods(self, gone: frozenset[str]) -> bool:
+        """End the pods that terminate, and those `gone` from the rules, by uid; True if some take their time."""
+        from svcnat.lab import kubelet
+
+        done = kubelet.retire(self.built)
+        if done.retired:
+            gone |= kubelet.unwanted(self.built)
+            self._have_rules()
+        return bool(done.ending + kubelet.sweep(self.built, gone).ending)
 
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
         """Start the pods that are missing, make the rules of every node follow, end the pods that nobody wants.
@@ -316,11 +343,12 @@ class Lab(Cluster):
         probing = agent.have(self.built.folder)
         for _ in range(_PASSES):
             # A pod that is ready may be what others have waited for: the next of a StatefulSet, or of a rollout.
-            if not kubelet.start(self.built, probing=probing).started:
+            done = kubelet.start(self.built, probing=probing)
+            if not (done.started or done.retired):
                 break
         gone = kubelet.unwanted(self.built)
         reports = self._have_rules()
-        kubelet.sweep(self.built, gone)
+        self._end_pods(gone)
         watcher.have(self.built.folder)
         return reports
 
@@ -347,6 +375,8 @@ class Lab(Cluster):
 
 def is_awaited(pod: Pod) -> bool:
     """Tell whether a pod that has started becomes ready later: by a probe, or when its init containers are done."""
+    if pod.metadata.deletion_timestamp:
+        return False
     if pod.status.phase == "Running":
         return any(each.readiness_probe for each in pod.spec.containers)
     return pod.status.phase == "Pending" and bool(pod.status.pod_ip and pod.spec.init_containers)

@@ -45,7 +45,7 @@ def pod_rows(pod: Pod) -> Rows:
     node = f"{pod.spec.node_name}/{status.host_ip}" if pod.spec.node_name else NONE
     found = [
         *metadata_rows(pod, ["Node:", node], *_start_time(status.start_time)),
-        ["Status:", pod_status(pod)],
+        *_status(pod),
         ["IP:", next(iter(addresses_of(pod)), "")],
         *group("IPs:", [["  IP:", address] for address in addresses_of(pod)]),
     ]
@@ -58,6 +58,14 @@ def pod_rows(pod: Pod) -> Rows:
         rows = [row for each in containers for row in _container(each, "  ", told.get(each.name))]
         found += [[title], *rows] if containers else []
     return [*found, *condition_rows(status.conditions)]
+
+
+def _status(pod: Pod) -> Rows:
+    meta = pod.metadata
+    found = [["Status:", pod_status(pod)]]
+    if meta.deletion_timestamp:
+        found.append(["Termination Grace Period:", f"{meta.deletion_grace_period_seconds or 0}s"])
+    return found
 
 
 def _start_time(started: str | None) -> Rows:

@@ -106,9 +106,11 @@ def _removed_with(world: World, change: Change) -> list[Change]:
     orphans = list(world.owned(gone.metadata.uid)) if gone.metadata.uid else []
     if isinstance(gone, Namespace):
         orphans = [each for kind in KINDS if kind.namespaced for each in world.list(kind.type, gone.metadata.name)]
+    changes = []
     for orphan in orphans:
         world.remove(orphan)
-    return [Change(orphan, None) for orphan in orphans]
+        changes.append(Change(orphan, world.get(type(orphan), *by_place(orphan))))  # It may have to terminate first.
+    return changes
 
 
 def _services(world: World, change: Change) -> Iterator[Place]:

@@ -281,9 +281,9 @@ class Crews:
             write_crew(self._folder, replace(crew, tasks=tasks))
         return not all(task.ended for task in tasks)
 
-    def dismiss(self, keys: Iterable[str], grace: float | None = None) -> set[str]:
-        """Ask the processes of pods to end, in at most `grace` seconds; the answer is those that have not, yet."""
-        leaving = set(keys)
+    def dismiss(self, graces: Mapping[str, float | None]) -> set[str]:
+        """Ask the processes of pods to end, in so many seconds or their own time; the answer is those that have not."""
+        leaving = set(graces)
         if not leaving or not self.runs:
             return set()
         try:
@@ -291,7 +291,11 @@ class Crews:
                 self.states = supervision.states()
                 leaving &= self.states.keys()
                 asked = {key for key in leaving if not self.states[key].leaving}
-                supervision.leave(sorted(asked), grace)
+                for grace in {graces[key] for key in leaving}:
+                    # One that leaves already may have less time from now on.
+                    supervision.leave(
+                        [key for key in leaving if graces[key] == grace and (key in asked or grace is not None)], grace
+                    )
                 end = time.monotonic() + (_POLITE if asked else 0)
                 while True:
                     self.states = supervision.states()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from svcnat.controllers.members import is_terminating
 from svcnat.errors import ExhaustedError, LabError
 from svcnat.kernel import netns
 from svcnat.lab import containers, crews, lines, names, network, nodes, power, process, state, statuses
@@ -41,13 +42,14 @@ class Pass:
     """What a pass did, by NAMESPACE/NAME.
 
     `pending` are pods that cannot start, with the reason; `ending`, those whose processes have been asked to end, and
-    have not: they go in a later pass.
+    have not: they go in a later pass. `retired` were deleted, and have gone from the store.
     """
 
     started: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     pending: dict[str, str] = field(default_factory=dict)
     ending: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
 
 
 def start(lab: Lab, *, probing: bool = True) -> Pass:
@@ -65,6 +67,7 @@ def start(lab: Lab, *, probing: bool = True) -> Pass:
     with _Round.begin(lab, probing=probing) as now:
         now.power()
         now.judge()
+        now.let_go(now.idle())
         now.stop(key for key, pod in now.wanted.items() if key in now.pods and not now.runs(key, pod))
         now.clear_away_strangers()
         # The cluster's own pods come last: addresses begin with those that somebody asked for.
@@ -83,12 +86,26 @@ def unwanted(lab: Lab) -> frozenset[str]:
     return frozenset(started.uid for key, started in now.pods.items() if not now.is_wanted(key, started))
 
 
-def sweep(lab: Lab, gone: Collection[str] | None = None) -> Pass:
+def retire(lab: Lab) -> Pass:
+    """End the processes of pods that terminate, and take those pods out of the store whose processes have ended.
+
+    These are `retired`, and go with the next sweep, before which belongs a sync of the rules; the others are `ending`.
+
+    Raises:
+        LabError: the lab is gone.
+
+    """
+    with _Round.begin(lab) as now:
+        now.retire()
+        return now.done
+
+
+def sweep(lab: Lab, gone: Collection[str] | None = None, grace: float | None = None) -> Pass:
     """End every pod that is no longer in the store: processes, servers after the requests in hand, then its namespace.
 
-    A pod whose processes take their time of grace is `ending`, and is gone after a later sweep. With `gone`, which
-    :func:`unwanted` told before the rules followed, no other pod begins to end: one that was deleted since then still
-    gets connections.
+    A pod whose processes take their time of grace, or `grace` seconds, is `ending`, and is gone after a later sweep.
+    With `gone`, which :func:`unwanted` told before the rules followed, no other pod begins to end: one that was deleted
+    since then still gets connections.
 
     Raises:
         LabError: the lab is gone.
@@ -97,9 +114,12 @@ def sweep(lab: Lab, gone: Collection[str] | None = None) -> Pass:
     """
     with _Round.begin(lab) as now:
         now.stop(
-            key
-            for key, started in now.pods.items()
-            if started.ending or (not now.is_wanted(key, started) and (gone is None or started.uid in gone))
+            (
+                key
+                for key, started in now.pods.items()
+                if started.ending or (not now.is_wanted(key, started) and (gone is None or started.uid in gone))
+            ),
+            grace,
         )
         return now.done
 
@@ -154,8 +174,10 @@ class _Round:
         return pod is not None and pod.metadata.uid == started.uid
 
     def runs(self, key: str, pod: Pod) -> bool:
-        """True if what runs under `key` is this pod, as it is in the store."""
+        """True if what runs under `key` is this pod, as it is in the store; one that terminates is not begun anew."""
         started = self.pods[key]
+        if self.is_wanted(key, started) and is_terminating(pod):
+            return True
         host_network = bool(pod.spec.host_network)
         return (
             self.is_wanted(key, started)
@@ -168,6 +190,8 @@ class _Round:
     def is_settled(self) -> bool:
         """True if nothing is to be started, ended or reported."""
         if not nodes.is_settled(self.lab, self._record, self._known.values(), self.wanted.values()):
+            return False
+        if any(is_terminating(pod) and not self._is_silent(key) for key, pod in self.wanted.items()):
             return False
         reached = {key: started for key, started in self.pods.items() if not self._is_silent(key)}
         if any(not self.is_wanted(key, started) or started.ending for key, started in reached.items()):
@@ -212,7 +236,50 @@ class _Round:
         node = started.node if started else pod.spec.node_name if pod else ""
         return node in self._record.silent
 
-    def stop(self, keys: Iterable[str]) -> None:
+    def idle(self) -> list[str]:
+        """The pods that terminate and have no processes: nothing of them takes time."""
+        return [
+            key
+            for key, pod in self.wanted.items()
+            if is_terminating(pod)
+            and not self._is_silent(key)
+            and not (key in self._terminating and self.pods[key].manned)
+        ]
+
+    @property
+    def _terminating(self) -> dict[str, Started]:
+        """The pods that run, and terminate."""
+        return {
+            key: started
+            for key, started in self.pods.items()
+            if self.is_wanted(key, started) and is_terminating(self.wanted[key]) and not self._is_silent(key)
+        }
+
+    def retire(self) -> None:
+        """Ask the processes of pods that terminate to end, and let those go that have none any more."""
+        terminating = self._terminating
+        graces = {
+            started.device: float(self.wanted[key].metadata.deletion_grace_period_seconds or 0)
+            for key, started in terminating.items()
+            if started.manned
+        }
+        busy = self._crews.dismiss(graces)
+        self.done.ending += [started.name for started in terminating.values() if started.device in busy]
+        self.let_go([*self.idle(), *(key for key, started in terminating.items() if started.device not in busy)])
+
+    def let_go(self, keys: Iterable[str]) -> None:
+        """Take pods that terminate out of the store."""
+        gone = {key: self.wanted.pop(key) for key in set(keys)}
+        if not gone:
+            return
+        with self.lab.store.transaction() as transaction:
+            for pod in gone.values():
+                live = transaction.get(Pod, pod.metadata.namespace, pod.metadata.name)
+                if live and live.metadata.uid == pod.metadata.uid:
+                    transaction.purge(live)
+        self.done.retired += [_name(pod) for pod in gone.values()]
+
+    def stop(self, keys: Iterable[str], grace: float | None = None) -> None:
         """End pods: processes, servers, then the link, then whatever else runs there, then the namespace.
 
         Those whose processes do not end at once stay, and are `ending`.
@@ -220,7 +287,7 @@ class _Round:
         ending = {key: self.pods[key] for key in keys if not self._is_silent(key)}
         if not ending:
             return
-        busy = self._crews.dismiss(started.device for started in ending.values() if started.manned)
+        busy = self._crews.dismiss({started.device: grace for started in ending.values() if started.manned})
         for key, started in ending.items():
             if started.device in busy:
                 self.pods[key] = replace(started, ending=True)
@@ -330,6 +397,7 @@ class _Round:
             if crews.is_outdated(started, self._versions)
             and not (started.ending or self._is_silent(key))
             and self.is_wanted(key, started)
+            and not is_terminating(self.wanted[key])
             and not has_ended(self.wanted[key])
         }
 
@@ -339,7 +407,7 @@ class _Round:
         kept = {
             started.device
             for key, started in self.pods.items()
-            if self._is_silent(key) or not self.is_wanted(key, started)
+            if self._is_silent(key) or not self.is_wanted(key, started) or is_terminating(self.wanted[key])
         }
         self._crews.man({started.device: pod for started, pod in self._manned()}, renewed, kept)
         # What was written down counts as given once the supervisor knows.
@@ -349,7 +417,8 @@ class _Round:
         """The pods that have processes, and are to have them."""
         for key, started in self.pods.items():
             pod = self.wanted.get(key)
-            if pod and started.uid == pod.metadata.uid and started.manned and not started.ending and not has_ended(pod):
+            ends = started.ending or (pod is not None and (is_terminating(pod) or has_ended(pod)))
+            if pod and started.uid == pod.metadata.uid and started.manned and not ends:
                 yield started, pod
 
     def _note_supervisor(self, supervisor: process.ProcessId) -> None:

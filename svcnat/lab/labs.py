@@ -361,6 +361,7 @@ def open_store(folder: Path, plan: Topology, *, create: bool) -> Store:
         create=create,
         service_cidrs=[str(cidr) for cidr in plan.services],
         load_balancer_pool=[str(cidr) for cidr in plan.balancers],
+        graceful=True,
     )
 
 

@@ -173,7 +173,7 @@ def settle(lab: Lab, record: Record, nodes: Iterable[Node], pods: Iterable[Pod])
         for resource in verdict.changed:
             transaction.put(resource)
         for pod in verdict.evicted:
-            transaction.delete(Pod, pod.metadata.namespace, pod.metadata.name)
+            transaction.delete(Pod, pod.metadata.namespace, pod.metadata.name, 0)  # nobody there could end it
     return True
 
 

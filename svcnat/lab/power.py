@@ -32,7 +32,7 @@ def cut(lab: Lab, node: Node, pods: Mapping[str, Started], crews: Crews) -> None
         return
     network.unplug_node(lab.name, lab.topology, node)
     devices = [started.device for started in pods.values()]
-    crews.dismiss((started.device for started in pods.values() if started.manned), grace=0)
+    crews.dismiss({started.device: 0 for started in pods.values() if started.manned})
     with suppress(LabError), Control(lab.folder) as control:
         control.close_pods(devices, grace=0)
     gone = [member, *(key for key, started in pods.items() if not started.host_network)]

@@ -268,7 +268,7 @@ class Pod:
 
     def leave(self, grace: float | None) -> None:
         """Ask every process to end, and note how long it may take; with no grace at all nobody is asked."""
-        deadline = time.monotonic() + (self.crew.grace if grace is None else min(self.crew.grace, grace))
+        deadline = time.monotonic() + (self.crew.grace if grace is None else grace)
         if grace == 0:
             self.kill()
         # What was asked to end because the others were done has had time already.

@@ -124,7 +124,7 @@ class Renew(Struct, frozen=True, tag=True):
 
 
 class Leave(Struct, frozen=True, tag=True):
-    """End the crews of these pods: a signal, then their time of grace, at most `grace` seconds, then another signal.
+    """End the crews of these pods: a signal, then `grace` seconds or their own time of grace, then another signal.
 
     With no grace at all, nobody is asked.
     """
@@ -190,7 +190,7 @@ class Supervision(Channel[Answer]):
             self.ask(Renew(portion))
 
     def leave(self, keys: Sequence[str], grace: float | None = None) -> None:
-        """Make the crews of these pods end, each in its own time of grace or less."""
+        """Make the crews of these pods end, each in its own time of grace, or in `grace` seconds."""
         for portion in portions(keys):
             self.ask(Leave(portion, grace))
 

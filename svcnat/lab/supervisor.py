@@ -116,7 +116,8 @@ class Supervisor:
 
     def leave_all(self) -> None:
         """End everything: the lab goes."""
-        self._leave(tuple(self._pods), _LAST_GRACE)
+        for key, pod in tuple(self._pods.items()):
+            self._leave([key], min(pod.crew.grace, _LAST_GRACE))
 
     @property
     def empty(self) -> bool:

@@ -116,6 +116,10 @@ class _Watcher:
         gone = kubelet.unwanted(self._lab)
         if probing:
             self._have_rules()
+        if kubelet.retire(self._lab).retired:
+            gone |= kubelet.unwanted(self._lab)
+            if probing:
+                self._have_rules()
         kubelet.sweep(self._lab, gone)
         return kubelet.is_settled(self._lab)
 

@@ -49,8 +49,11 @@ class Store:
         busy_seconds: float,
         clock: Callable[[], str],
         randbelow: Callable[[int], int],
+        *,
+        graceful: bool = False,
     ) -> None:
         self.path = path
+        self._graceful = graceful
         self.writable = False
         self.identity = ""
         self._ranges = ranges
@@ -75,12 +78,14 @@ class Store:
         migrations: Sequence[Migration] = MIGRATIONS,
         clock: Callable[[], str] = utc_now,
         randbelow: Callable[[int], int] = secrets.randbelow,
+        graceful: bool = False,
     ) -> Store:
         """Open a state file, making it (0600, in a folder of 0700) or converting an older one first.
 
         A new one holds the Service ``default/kubernetes`` at the first address of the first service CIDR. A file that
         may not be written is opened for reading. `load_balancer_pool` are CIDRs or FIRST-LAST; Services that wait for
-        an address of a pool that is new get it with the next transaction.
+        an address of a pool that is new get it with the next transaction. `graceful`: somebody runs the Pods, and
+        takes those that are deleted away when they have ended.
 
         Raises:
             StoreError: there is none (with ``create=False``), or it is damaged, foreign, newer, or not permitted.
@@ -88,7 +93,7 @@ class Store:
 
         """
         ranges = Ranges.of(service_cidrs, node_ports, load_balancer_pool)
-        store = cls(Path(path), ranges, busy_seconds, clock, randbelow)
+        store = cls(Path(path), ranges, busy_seconds, clock, randbelow, graceful=graceful)
         try:
             store._make_file(create=create)
             with reporting(store.path), store._connection() as connection:
@@ -140,7 +145,7 @@ class Store:
             raise StoreError(f"{self.path}: {READ_ONLY}")
         with reporting(self.path), self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection, self._ranges, self._clock, self._randbelow)
+            transaction = Transaction(connection, self._ranges, self._clock, self._randbelow, graceful=self._graceful)
             yield transaction
             transaction.finish()
             if not dry_run:

@@ -9,6 +9,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -24,7 +25,8 @@ from svcnat.controllers.world import Change, by_place
 from svcnat.errors import ConflictError, NotFoundError
 from svcnat.model.defaults import with_defaults
 from svcnat.model.kinds import BY_NAME, from_document, kind_of, to_document
-from svcnat.model.objects import Event, Namespace, ObjectMeta, Resource, Service
+from svcnat.model.objects import Event, Namespace, ObjectMeta, Pod, Resource, Service
+from svcnat.model.pods import has_ended
 from svcnat.store.index import index
 from svcnat.store.snapshot import Snapshot
 
@@ -55,8 +57,11 @@ class Transaction(Snapshot):
         ranges: Ranges,
         clock: Callable[[], str],
         randbelow: Callable[[int], int],
+        *,
+        graceful: bool = False,
     ) -> None:
         super().__init__(connection)
+        self._graceful = graceful
         self.ranges = ranges
         self._clock = clock
         self._randbelow = randbelow
@@ -76,9 +81,10 @@ class Transaction(Snapshot):
 
         """
         resource = _resource(new)
-        if self.get(type(resource), *by_place(resource)):
-            raise ConflictError(f"{_named(resource)} already exists")
-        return Outcome(self.put(admit(self, resource, None)), "created")
+        if live := self.get(type(resource), *by_place(resource)):
+            going = "object is being deleted: " if live.metadata.deletion_timestamp else ""
+            raise ConflictError(f"{going}{_named(resource)} already exists")
+        return Outcome(self.put(self._leaving_as(None, admit(self, resource, None))), "created")
 
     def apply(self, document: dict[str, Any]) -> Outcome:
         """Make the object what a document says, as kubectl does: see :mod:`svcnat.controllers.merge`.
@@ -97,7 +103,7 @@ class Transaction(Snapshot):
         _check_version(wanted, live)
         before = to_document(live)
         merged = from_document(three_way(last_applied(before), modified, before))
-        stored = self.put(admit(self, merged, live))
+        stored = self.put(self._leaving_as(live, admit(self, merged, live)))
         same = stored.metadata.resource_version == live.metadata.resource_version
         return Outcome(stored, "unchanged" if same else "configured")
 
@@ -115,10 +121,13 @@ class Transaction(Snapshot):
         resource = _resource(new)
         live = self._live(resource)
         _check_version(resource, live)
-        return Outcome(self.put(admit(self, keep_status(resource, live), live)), "replaced")
+        admitted = admit(self, keep_status(resource, live), live)
+        return Outcome(self.put(self._leaving_as(live, admitted)), "replaced")
 
-    def delete(self, kind: type[Resource], namespace: str, name: str) -> Outcome:
+    def delete(self, kind: type[Resource], namespace: str, name: str, grace: int | None = None) -> Outcome:
         """Delete an object; what belongs to it goes when the controllers run.
+
+        Where somebody runs Pods, one terminates, in `grace` seconds instead of its own time; with 0 it goes at once.
 
         Raises:
             NotFoundError: there is none.
@@ -132,7 +141,10 @@ class Transaction(Snapshot):
             self._changes.append(Change(wanted, None))  # Nobody declared it, but it has objects.
             return Outcome(wanted, "deleted")
         live = self._live(wanted)
-        self.remove(live)
+        if self._graceful and isinstance(live, Pod) and grace != 0:
+            self._let_go(live, grace)
+        else:
+            self.purge(live)
         return Outcome(live, "deleted")
 
     def set_status(self, resource: Resource) -> Outcome:
@@ -224,7 +236,49 @@ class Transaction(Snapshot):
         return stored
 
     def remove(self, resource: Resource) -> None:
-        """Delete the object of this kind, namespace and name, and release what it held."""
+        """Delete the object of this kind, namespace and name; a Pod that somebody runs terminates, and goes later."""
+        if self._graceful and isinstance(resource, Pod):
+            if live := self.get(Pod, *by_place(resource)):
+                self._let_go(live, None)
+        else:
+            self.purge(resource)
+
+    def _let_go(self, pod: Pod, grace: int | None) -> None:
+        """Have a Pod terminate; nobody waits for one that was never started, or that has ended already.
+
+        Source: ``CheckGracefulDelete`` of pkg/registry/core/pod of Kubernetes.
+        """
+        if not pod.spec.node_name or has_ended(pod):
+            self.purge(pod)
+            return
+        meta, spec = pod.metadata, pod.spec
+        if grace is None:
+            given = spec.termination_grace_period_seconds
+            grace = meta.deletion_grace_period_seconds if meta.deletion_timestamp else given
+            grace = 30 if grace is None else grace
+        if grace == 0:
+            self.purge(pod)
+            return
+        if meta.deletion_timestamp and grace >= (meta.deletion_grace_period_seconds or 0):
+            return
+        end = datetime.fromisoformat(self._clock()) + timedelta(seconds=grace)
+        times = {"deletion_timestamp": f"{end:%Y-%m-%dT%H:%M:%SZ}", "deletion_grace_period_seconds": grace}
+        self.put(replace(pod, metadata=replace(meta, **times)))
+
+    def _leaving_as(self, live: R | None, new: R) -> R:
+        """A Pod that somebody runs, with the end of the one before: deleting begins it, and nothing undoes it."""
+        if not (self._graceful and isinstance(new, Pod)):
+            return new
+        before = live.metadata if live else ObjectMeta()
+        metadata = replace(
+            new.metadata,
+            deletion_timestamp=before.deletion_timestamp,
+            deletion_grace_period_seconds=before.deletion_grace_period_seconds,
+        )
+        return replace(new, metadata=metadata)
+
+    def purge(self, resource: Resource) -> None:
+        """Delete the object of this kind, namespace and name at once, and release what it held."""
         place = by_place(resource)
         if found := self._find(type(resource), *place):
             row, old = found
@@ -250,7 +304,7 @@ class Transaction(Snapshot):
             (before, most),
         ).fetchall()
         for namespace, name in rows:
-            self.remove(Event(metadata=ObjectMeta(namespace=namespace, name=name)))
+            self.purge(Event(metadata=ObjectMeta(namespace=namespace, name=name)))
 
     def waiting(self) -> Sequence[Service]:
         """Return the Services that wait for a load balancer's address, sorted by namespace and name."""

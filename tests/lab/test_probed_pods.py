@@ -162,7 +162,7 @@ def test_pods_made_anew_between_two_passes(up: Up) -> None:
     (manifest,) = svcnat.load(text=pod("a", "tcpSocket: {port: 80}")).manifests
     for _ in range(3):
         with lab.built.store.transaction() as transaction:
-            transaction.delete(Pod, "default", "a")
+            transaction.delete(Pod, "default", "a", 0)
             transaction.create(manifest.document)
     lab.follow()
     assert lab.wait() == ()
