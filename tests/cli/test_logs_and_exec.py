@@ -104,3 +104,21 @@ def test_exec(lab: str) -> None:
     assert said("exec", "stub", "--", "sh", "-c", "exit 3", code=3) == ""
     assert "has no container 'none'" in said("exec", "talker", "-c", "none", "--", "true", code=1)
     assert "say what to run after two dashes: svcnat exec" in said("exec", "talker", code=2)
+
+
+def test_delete(lab: str, tmp_path: Path) -> None:
+    """A pod terminates, and is shown so; flags say how long that may take, and are kubectl's."""
+    assert said("--lab", lab, "delete", "pod", "talker", "--wait=false") == 'pod "talker" deleted\n'
+    row = said("--lab", lab, "get", "pods", "talker", "--no-headers", "--ignore-not-found").split()
+    assert row[2:3] in ([], ["Terminating"])  # the programs end as soon as they are asked to
+    until(lambda: said("--lab", lab, "get", "pods", "talker", "--ignore-not-found") == "", "its end")
+    assert said("--lab", lab, "delete", "pod", "stub", "--force") == (
+        "warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. "
+        "The resource may continue to run on the cluster indefinitely.\n"
+        'pod "stub" force deleted\n'
+    )
+    for flags, message in (
+        (["--now", "--grace-period", "3"], "--now and --grace-period cannot be specified together"),
+        (["--force", "--grace-period=3"], "--force and --grace-period greater than 0 cannot be specified together"),
+    ):
+        assert message in said("--lab", lab, "delete", "pod", "stub", *flags, code=2)
