@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from svcnat.agent.control import Client, Reconcile, socket_of_state
 from svcnat.agent.report import Report
@@ -16,6 +16,7 @@ from svcnat.api.configured import DEFAULT_STATE, LAB_BRINGS_ITS_OWN, configurati
 from svcnat.api.news import News
 from svcnat.controllers.claims import asks
 from svcnat.controllers.node_lifecycle import with_scheduling
+from svcnat.controllers.patching import patched
 from svcnat.controllers.rollbacks import paused, resumed, rolled_back
 from svcnat.controllers.scaling import restarted, scaled
 from svcnat.errors import Finding, KernelError, ManifestError, NotFoundError, SvcnatError, UnfollowedError, UsageError
@@ -185,6 +186,29 @@ class Cluster:
 
         """
         return self._edit(wanted, lambda _, resource: restarted(resource, now), dry_run=dry_run)
+
+    def patch(
+        self,
+        wanted: Iterable[tuple[type[Resource], str, str]],
+        patch: dict[str, Any],
+        *,
+        strategic: bool = True,
+        status: bool = False,
+        dry_run: bool = False,
+    ) -> Changed:
+        """Change fields of objects, named as (type, namespace, name), by a strategic or merge patch.
+
+        With `status` nothing else changes; without, the status does, too, if the patch says so.
+
+        Raises:
+            NotFoundError: one does not exist; nothing was changed.
+            ManifestError: what the patch makes of one is wrong.
+            UsageError: a directive of the patch is not supported, or a kind has no status.
+
+        """
+        return self._edit(
+            wanted, lambda _, resource: patched(resource, patch, strategic=strategic, status=status), dry_run=dry_run
+        )
 
     def pause(self, wanted: Iterable[tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
         """Have the templates of Deployments, named as (type, namespace, name), change without consequence for now.

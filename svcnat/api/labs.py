@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.agent.targets import Target
 from svcnat.api.cluster import Changed, Cluster
+from svcnat.controllers.readiness import GATES_NOT_READY
 from svcnat.errors import EndedError, LabError, SvcnatError
 from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
@@ -374,8 +375,11 @@ class Lab(Cluster):
 
 
 def is_awaited(pod: Pod) -> bool:
-    """Tell whether a pod that has started becomes ready later: by a probe, or when its init containers are done."""
-    if pod.metadata.deletion_timestamp:
+    """Tell whether a pod that has started becomes ready later: by a probe, or when its init containers are done.
+
+    What a readiness gate waits for may never come.
+    """
+    if pod.metadata.deletion_timestamp or any(each.reason == GATES_NOT_READY for each in pod.status.conditions):
         return False
     if pod.status.phase == "Running":
         return any(each.readiness_probe for each in pod.spec.containers)

@@ -26,6 +26,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("apply", "apply", "Objects", "create objects from manifests, or change them to match"),
     Verb("delete", "delete", "Objects", "delete objects by manifest, name or label"),
     Verb("scale", "scale", "Objects", "set how many pods a deployment, replicaset or statefulset has"),
+    Verb("patch", "patch", "Objects", "change fields of objects, or of their status"),
     Verb("rollout status", "rollout_status", "Objects", "wait until a rollout is done"),
     Verb("rollout restart", "rollout_restart", "Objects", "make all pods anew, as a rollout"),
     Verb("rollout undo", "rollout_undo", "Objects", "go back to a former revision"),

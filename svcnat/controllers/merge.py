@@ -36,7 +36,7 @@ _LIST_KEYS: dict[str, tuple[str, ...]] = {
     "volumes": ("name",),
 }
 _DEFAULTS = {"protocol": "TCP"}
-_REPLACED = {"strategy", "rollingUpdate"}  # patchStrategy retainKeys: a new type must not inherit the old one's fields
+REPLACED = {"strategy", "rollingUpdate"}  # patchStrategy retainKeys: a new type must not inherit the old one's fields
 
 
 def with_last_applied(document: Document) -> Document:
@@ -70,7 +70,7 @@ def _merge_maps(original: Document, modified: Document, live: Document, parent: 
 
 
 def _merge_value(original: Any, modified: Any, live: Any, parent: str, field: str) -> Any:
-    if isinstance(modified, dict) and isinstance(live, dict) and field not in _REPLACED:
+    if isinstance(modified, dict) and isinstance(live, dict) and field not in REPLACED:
         return _merge_maps(original if isinstance(original, dict) else {}, modified, live, field)
     keys = _LIST_KEYS.get(f"{parent}.{field}") or _LIST_KEYS.get(field)
     if keys and isinstance(modified, list) and isinstance(live, list):

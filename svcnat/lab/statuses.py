@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from svcnat.controllers.readiness import NODE_NOT_READY, NOT_READY, ready_condition
+from svcnat.controllers.readiness import GATES_NOT_READY, NODE_NOT_READY, NOT_READY, ready_condition, shut_gates
 from svcnat.lab.state import Started
 from svcnat.lab.supervision import Ended, Task, TaskState
 from svcnat.lab.topology import Node
@@ -28,6 +28,7 @@ from svcnat.model.objects import (
 from svcnat.model.pods import STAND_IN
 
 _INITIALIZING = "PodInitializing"
+_OURS = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
 _NEVER = ContainerStatus().last_state  # the default itself, which no JSON mentions
 
 Tasks = Mapping[str, TaskState]
@@ -55,13 +56,14 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
         unready, ready = containers, said
     else:
         unready = containers if incomplete else probed
-        ready = ready_condition(unready, now)
+        ready = ready_condition(unready, now, shut_gates(pod))
     status = PodStatus(
         phase="Running",
         conditions=[
             Condition(type="PodScheduled", status="True", last_transition_time=now),
             _initialized(incomplete, now),
             ready,
+            *_others(pod),
         ],
         host_ip=node.addresses.v4,
         host_ips=[PodIP(ip=address) for address in node.addresses],
@@ -87,11 +89,38 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
     return faring(replace(pod, status=status), tasks, now, probing=probing)
 
 
+def _others(pod: Pod) -> list[Condition]:
+    """The conditions that are not the kubelet's: those of readiness gates, whoever sets them."""
+    return [each for each in pod.status.conditions if each.type not in _OURS]
+
+
+def _gated(pod: Pod, status: PodStatus, now: str) -> PodStatus:
+    """The status of a pod with what its readiness gates make of it: the very one, if they change nothing.
+
+    Who calls a pod unready for another reason has the last word.
+    """
+    ready = next((each for each in status.conditions if each.type == "Ready"), None)
+    if not pod.spec.readiness_gates or ready is None or (ready.status != "True" and ready.reason != GATES_NOT_READY):
+        return status
+    if any(each.ready is False for each in status.container_statuses):
+        return status
+    new = ready_condition([], now, shut_gates(replace(pod, status=status)))
+    if (new.status, new.message) == (ready.status, ready.message):
+        return status
+    if new.status == ready.status:
+        new = replace(new, last_transition_time=ready.last_transition_time)
+    return replace(status, conditions=[new if each is ready else each for each in status.conditions])
+
+
 def faring(pod: Pod, tasks: Tasks, now: str, *, probing: bool, troubles: Sequence[str] = ()) -> PodStatus:
     """The status of a pod that runs, with how its processes fare: the very one that it has, if that is known.
 
     `troubles` are the ports that its stand-ins could not open.
     """
+    return _gated(pod, _faring(pod, tasks, now, probing=probing, troubles=troubles), now)
+
+
+def _faring(pod: Pod, tasks: Tasks, now: str, *, probing: bool, troubles: Sequence[str]) -> PodStatus:
     if not tasks:
         return pod.status
     initialized = is_initialized(pod, tasks)
@@ -189,13 +218,13 @@ def _init_container(
 
 def pending(pod: Pod, reason: str, now: str) -> PodStatus:
     """The status of a pod that cannot start: the very one that it has, if that says so."""
-    conditions = pod.status.conditions
-    if pod.status.phase == "Pending" and [each.message for each in conditions] == [reason]:
+    ours = [each.message for each in pod.status.conditions if each.type in _OURS]
+    if pod.status.phase == "Pending" and ours == [reason]:
         return pod.status
     condition = Condition(
         type="PodScheduled", status="False", reason="Unschedulable", message=reason, last_transition_time=now
     )
-    return PodStatus(phase="Pending", conditions=[condition])
+    return PodStatus(phase="Pending", conditions=[condition, *_others(pod)])
 
 
 def resumed(pod: Pod, task: Task) -> Task:
@@ -283,7 +312,7 @@ def _phase_before(pod: Pod, tasks: Tasks) -> str:
 
 
 def _conditions(pod: Pod, phase: str, unready: list[str], now: str) -> list[Condition]:
-    new = ready_condition(unready, now)
+    new = ready_condition(unready, now, shut_gates(pod))
     if phase in ("Succeeded", "Failed"):
         new = replace(new, reason="PodCompleted" if phase == "Succeeded" else "PodFailed", message="")
     return _put(pod.status.conditions, new)

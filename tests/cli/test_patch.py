@@ -1,0 +1,156 @@
+"""patch, for real: what it prints, what it refuses, and a readiness gate from both sides."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from svcnat import api
+from svcnat.model.objects import Service
+from tests.cli.conftest import Result
+from tests.lab.conftest import namespaces_of, runtime, unused_name
+from tests.lab.pods import ask_tcp
+
+__all__ = ["runtime"]  # a fixture
+
+Run = Callable[..., Result]
+
+CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: '1'}\n"
+SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\nstringData: {a: hunter2}\n"
+GATED = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      readinessGates: [{conditionType: example.com/warm}]
+      containers: [{name: c, image: x, ports: [{containerPort: 80}]}]
+"""
+
+
+@pytest.fixture
+def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``svcnat`` with a state file that has a ConfigMap and a Secret."""
+    monkeypatch.chdir(tmp_path)
+    Path("all.yml").write_text(f"{CONFIG}---\n{SECRET}")
+    Path("config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
+
+    def run(*arguments: str) -> Result:
+        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
+
+    assert run("apply", "-f", "all.yml").code == 0
+    return run
+
+
+def test_what_it_prints(cluster: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubectl's words; the patch comes from the command line, a file or standard input, in JSON or YAML."""
+    assert cluster("patch", "cm", "settings", "-p", '{"data": {"b": "2"}}').out == "configmap/settings patched\n"
+    assert cluster("patch", "cm/settings", "-p", "data: {b: '2'}").out == "configmap/settings patched (no change)\n"
+    Path("patch.yml").write_text("data: {c: '3'}\n")
+    assert cluster("patch", "cm/settings", "--patch-file", "patch.yml", "--dry-run=server").out == (
+        "configmap/settings patched (server dry run)\n"
+    )
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"data": {"a": null}}')))
+    assert cluster("patch", "cm/settings", "--patch-file=-", "--type=merge", "-o", "name").out == "configmap/settings\n"
+    assert cluster("get", "cm/settings", "-o", "jsonpath={.data}").out == '{"b":"2"}'
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cm", "-p", "{}"], "resource(s) were provided, but no name was specified"),
+        (["cm/settings"], "must specify --patch or --patch-file"),
+        (["cm/settings", "-p", "{}", "--patch-file", "x"], "must specify --patch or --patch-file"),
+        (["cm/settings", "--patch-file", "none"], "cannot read none: No such file or directory"),
+        (["cm/settings", "-p", "[1]"], "the patch must be one object, in JSON or YAML"),
+        (["cm/settings", "-p", "a: 1\n---\nb: 2"], "the patch must be one object, in JSON or YAML"),
+        (["cm/settings", "-p", "{"], "the patch, line 1: "),
+    ],
+)
+def test_mistakes(cluster: Run, words: list[str], message: str) -> None:
+    """What makes no sense changes nothing."""
+    result = cluster("patch", *words)
+    assert result.code == 2
+    assert result.err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "hunter2",
+        "'hunter2'",
+        "{hunter2",
+        "data: {a: hunter2: x}",
+        "data: {a: hunter2}",
+        "data: [hunter2]",
+        "a: !!int hunter2",
+    ],
+)
+def test_no_error_tells_a_secret(cluster: Run, patch: str) -> None:
+    """Whatever is wrong with the patch."""
+    result = cluster("patch", "secret/keys", "-p", patch)
+    assert result.code
+    assert "hunter2" not in result.out + result.err
+    assert cluster("patch", "secret/keys", "-p", "stringData: {a: other}").out == "secret/keys patched\n"
+    assert cluster("describe", "secret/keys").out.endswith("a:  5 bytes\n")
+
+
+@pytest.fixture
+def lab(svcnat: Run, runtime: Path, tmp_path: Path) -> Iterator[str]:
+    """A lab with a gated Deployment behind a Service."""
+    name = unused_name()
+    (tmp_path / "app.yml").write_text(GATED)
+    assert svcnat("lab", "up", name, "-f", str(tmp_path)).code == 0
+    yield name
+    svcnat("lab", "down", name)
+    assert namespaces_of(name) == []
+
+
+@pytest.mark.packets
+def test_a_gate_opens_and_shuts(svcnat: Run, lab: str) -> None:
+    """Its pod runs, but gets connections only while the condition is True; the pod's status says why."""
+
+    def warm(pod: str, status: str) -> None:
+        patch = f'{{status: {{conditions: [{{type: example.com/warm, status: "{status}"}}]}}}}'
+        assert svcnat("--lab", lab, "patch", pod, "--subresource=status", "-p", patch).code == 0
+
+    def ready(pod: str) -> str:
+        query = 'jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.reason}: {.message}{end}'
+        return svcnat("--lab", lab, "get", pod, "-o", query).out
+
+    def ask() -> str:
+        with api.Lab.find(lab) as found:
+            with found.read() as snapshot:
+                service = snapshot.get(Service, "default", "web")
+            assert service is not None
+            address = service.spec.cluster_ip or ""
+            return found.run("client", lambda: ask_tcp(address))
+
+    pod = svcnat("--lab", lab, "get", "pods", "-o", "name").out.strip()
+    assert svcnat("--lab", lab, "get", pod, "-o", "wide", "--no-headers").out.split()[-1] == "0/1"
+    reason = 'corresponding condition of pod readiness gate "example.com/warm" does not exist.'
+    assert ready(pod) == f"False ReadinessGatesNotReady: {reason}"
+    with pytest.raises(ConnectionRefusedError):
+        ask()
+    warm(pod, "True")
+    assert svcnat("--lab", lab, "get", pod, "-o", "wide", "--no-headers").out.split()[-1] == "1/1"
+    assert ready(pod) == "True : "
+    assert ask().startswith(pod.removeprefix("pod/"))
+    assert svcnat("--lab", lab, "rollout", "status", "deploy/web", "--watch=false").out.endswith("rolled out\n")
+    warm(pod, "False")
+    assert ready(pod).endswith('the status of pod readiness gate "example.com/warm" is not "True", but False')
+    with pytest.raises(ConnectionRefusedError):
+        ask()
