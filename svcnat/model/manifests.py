@@ -29,7 +29,7 @@ class Manifest:
     """One object as its user wrote it: `document` has no defaults, nulls or unknown fields, but has a namespace."""
 
     source: str
-    document: dict[str, Any]
+    document: dict[str, Any] = field(repr=False)  # it may be a Secret's
     resource: Resource
     lines: Lines = field(repr=False, compare=False)
 

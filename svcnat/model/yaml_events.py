@@ -222,9 +222,9 @@ class _Builder:
         if tag in ("!", "str"):
             return text
         if tag not in _SCALAR_TAGS:
-            self._break(event, f"the YAML tag {quoted(event.tag)} is not supported")
+            self._break(event, _FOREIGN_TAG)
         if not isinstance(value, _SCALAR_TAGS[tag]) or (isinstance(value, bool) and tag != "bool"):
-            self._break(event, f"this is no {tag}, as its YAML tag says")  # it may be a secret
+            self._break(event, f"this is no {tag}, as its YAML tag says")
         return value
 
     def _set_key(self, event: Any, value: Scalar) -> None:
@@ -241,7 +241,7 @@ class _Builder:
 
     def _start(self, event: Any, make: type[Fields] | type[Items]) -> None:
         if event.tag is not None and event.tag not in _CONTAINER_TAGS:
-            self._break(event, f"the YAML tag {quoted(event.tag)} is not supported")
+            self._break(event, _FOREIGN_TAG)
         if type(self._container) is Fields and self._key is None:
             self._break(event, "a key must be text, not a list or a mapping (is this an unrendered template?)")
         if len(self._open) >= DEEPEST:
@@ -272,7 +272,7 @@ class _Builder:
     def _alias(self, event: Any) -> None:
         anchor = self._anchors.get(event.anchor)
         if anchor is None:
-            self._break(event, f"the YAML alias *{printable(event.anchor)} has no anchor above it")
+            self._break(event, "the YAML alias has no anchor above it; text that begins with * needs quotes")
         if not anchor.closed:
             self._break(event, f"the YAML anchor &{printable(event.anchor)} contains itself")
         self._weight += anchor.weight
@@ -341,6 +341,9 @@ _SCALAR_TAGS: dict[str, type | tuple[type, ...]] = {
     "bool": bool,
     "null": type(None),
 }
+_FOREIGN_TAG = "a YAML tag that is not supported; text that begins with ! needs quotes"
+"""It is not repeated: as with aliases and values, somebody's password may look like one."""
+
 _CONTAINER_TAGS = ("!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 _PLAINLY = {

@@ -105,6 +105,25 @@ def test_lists() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        *(("v1", kind) for kind in ("ServiceAccount", "PersistentVolumeClaim", "LimitRange", "ReplicationController")),
+        *(("batch/v1", kind) for kind in ("Job", "CronJob")),
+        *(("networking.k8s.io/v1", kind) for kind in ("Ingress", "NetworkPolicy")),
+        *(("rbac.authorization.k8s.io/v1", kind) for kind in ("Role", "RoleBinding", "ClusterRole")),
+        ("autoscaling/v2", "HorizontalPodAutoscaler"),
+        ("policy/v1", "PodDisruptionBudget"),
+        ("bitnami.com/v1alpha1", "SealedSecret"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ],
+)
+def test_kinds_of_the_wild_are_no_slips(version: str, kind: str) -> None:
+    """What applications bring along is skipped, and not taken for a misspelt kind of ours."""
+    found = loaded(f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: it}}\nspec: {{x: 1}}\n")
+    assert (found.manifests, len(found.skipped)) == ((), 1)
+
+
 def test_typed_lists() -> None:
     """What the API serves: the items of a ServiceList need not say what they are."""
     items = [{"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}}, 7]
