@@ -57,6 +57,9 @@ def pod_rows(pod: Pod) -> Rows:
         told = {each.name: each for each in statuses}
         rows = [row for each in containers for row in _container(each, "  ", told.get(each.name))]
         found += [[title], *rows] if containers else []
+    given = {each.type: each.status for each in status.conditions}
+    gates = [[f"  {each.condition_type}", given.get(each.condition_type, NONE)] for each in pod.spec.readiness_gates]
+    found += [["Readiness Gates:"], ["  Type", "Status"], *gates] if gates else []
     return [*found, *condition_rows(status.conditions)]
 
 
@@ -95,7 +98,9 @@ def _state(label: str, state: ContainerState) -> Rows:
     kind = "Running" if state.running else "Terminated" if state.terminated else "Waiting"
     if detail is None:
         return [[label, kind]]
-    found = [["  Reason:", detail.reason], ["  Message:", detail.message if state.terminated else ""]]
+    # kubectl leaves what is waited for to Events, which nobody makes here; how long a pause is tells nobody anything.
+    message = "" if detail.reason == "CrashLoopBackOff" else detail.message
+    found = [["  Reason:", detail.reason], ["  Message:", message]]
     if state.terminated:
         found += [["  Exit Code:", str(detail.exit_code or 0)], ["  Signal:", str(detail.signal or "")]]
     found += [["  Started:", date_text(detail.started_at) if detail.started_at else ""]]

@@ -318,6 +318,28 @@ def test_a_pod() -> None:
     )
 
 
+def test_what_a_pod_waits_for() -> None:
+    """Why a container does not start, and which readiness gates are open."""
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "keys" not found'}
+    pod = made(
+        "Pod",
+        "p1",
+        spec={
+            "containers": [{"name": "web", "image": "x"}],
+            "readinessGates": [{"conditionType": "a/open"}, {"conditionType": "a/none"}],
+        },
+        status={
+            "containerStatuses": [{"name": "web", "ready": False, "state": {"waiting": waiting}}],
+            "conditions": [{"type": "a/open", "status": "True"}],
+        },
+    )
+    text = shown(pod)
+    assert "    State:          Waiting\n" in text
+    assert "      Reason:       CreateContainerConfigError\n" in text
+    assert '      Message:      secret "keys" not found\n' in text
+    assert "Readiness Gates:\n  Type    Status\n  a/open  True\n  a/none  <none>\n" in text
+
+
 def test_deployments_nodes_and_namespaces() -> None:
     """The other kinds, compact."""
     template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "nginx:1"}]}}
