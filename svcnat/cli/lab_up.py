@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from svcnat.cli import session
 from svcnat.cli.terminal import counted, say, say_warnings, visible
 from svcnat.model.objects import Pod
-from svcnat.model.pods import is_ready
+from svcnat.model.pods import has_ended, is_ready
 
 if TYPE_CHECKING:  # costs more to import than a help page may take
     from svcnat.api import Lab
@@ -52,7 +52,6 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     """Build the lab and say what is in it."""
     from svcnat import api
-    from svcnat.api.labs import is_awaited
     from svcnat.lab.names import SYSTEM
 
     name = options.lab = (options.lab or DEFAULT_NAME) if options.name is None else options.name
@@ -80,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         say(f"lab {name} has no DNS, which needs pip install '.[dns]': names of services do not resolve")
     if options.rootless:
         _say_users(lab)
-    _say_unready(name, [pod for pod in pods if is_awaited(pod) and not is_ready(pod)])
+    _say_unready(name, [pod for pod in pods if not is_ready(pod) and not has_ended(pod)])
     return 0
 
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from svcnat.controllers.members import is_terminating
 from svcnat.errors import ExhaustedError, LabError
 from svcnat.kernel import netns
-from svcnat.lab import containers, crews, lines, names, network, nodes, power, process, state, statuses
+from svcnat.lab import crews, lines, names, network, nodes, ports, power, process, state, statuses
 from svcnat.lab.addressing import Addresses, next_pod
 from svcnat.lab.containers import Place
 from svcnat.lab.control import Control, Port, StandIn
@@ -512,12 +512,4 @@ def _name(pod: Pod) -> str:
 
 
 def _ports(pod: Pod, programs: tuple[Program, ...]) -> tuple[Port, ...]:
-    """The ports that are to be stood in for: those of init containers that do not stay are nobody's."""
-    manned = {each.name for each in programs if each.command}
-    return tuple(
-        Port(port.protocol or "TCP", port.container_port)
-        for container in containers.all_of(pod)
-        if containers.part_of(pod, container) != "init"
-        for port in container.ports
-        if port.container_port and container.name not in manned
-    )
+    return ports.stood_in(pod, {each.name for each in programs if each.command})

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _PATIENCE = 2.0  # seconds for the supervisor, without which a command starts all the same
 
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}  # as Go calls them
 _ROOTS_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -379,7 +380,14 @@ def _furnished(folder: Path, plan: Topology) -> Store:
 
 
 def _node_object(node: topology.Node) -> Node:
-    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", **node.labels}
+    machine = os.uname().machine
+    platform = {"os": "linux", "arch": _ARCHITECTURES.get(machine, machine)}
+    labels = {
+        "kubernetes.io/hostname": node.name,
+        # As the kubelet has them; the second form is old, and manifests still ask for it.
+        **{f"{prefix}kubernetes.io/{key}": text for prefix in ("", "beta.") for key, text in platform.items()},
+        **node.labels,
+    }
     addresses = [NodeAddress(type="InternalIP", address=address) for address in node.addresses]
     return Node(
         metadata=ObjectMeta(name=node.name, labels=labels),

@@ -107,7 +107,7 @@ def test_pods_become_ready_and_unready_by_their_probes(build_lab: BuildLab, tmp_
         probed("tcp", tcp_socket=TCPSocketAction(port=80)),
         probed("http", http_get=HTTPGetAction(port=80)),
         probed("exec", exec=ExecAction(command=["cat", str(file)])),
-        probed("wrong", tcp_socket=TCPSocketAction(port=81)),
+        probed("wrong", tcp_socket=TCPSocketAction(port=80, host="127.0.0.2")),
     )
     kubelet.start(lab)
     assert ready_endpoints(lab) == set()

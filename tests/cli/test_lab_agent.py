@@ -37,7 +37,7 @@ kind: Pod
 metadata: {name: NAME}
 spec: {containers: [{name: c, image: x, ports: [{containerPort: 80}]}]}
 """
-PROBED = POD.replace("ports:", "readinessProbe: {tcpSocket: {port: 81}, periodSeconds: 1}, ports:")
+PROBED = POD.replace("ports:", "readinessProbe: {exec: {command: ['false']}, periodSeconds: 1}, ports:")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,10 +110,21 @@ def test_probes_of_images_suit_their_stand_ins(up: Up) -> None:
     assert not ready(lab)["sick"]
 
 
+def test_ports_that_only_the_kubelet_asks(up: Up) -> None:
+    """A port that no containerPort names is served if the readiness probe asks it; one that two name, once."""
+    lab = up(
+        pod("undeclared", "httpGet: {port: 10254, path: /healthz}"),
+        pod("twice", "httpGet: {port: web}").replace(
+            "[{containerPort: 80}]", "[{containerPort: 80, name: web}, {containerPort: 80}]"
+        ),
+    )
+    assert ready(lab) == {"undeclared": True, "twice": True, "client-pod": True}
+
+
 def test_the_wait_for_pods_is_bounded(up: Up) -> None:
     """What never gets ready is told of, and told how many are missing; the lab is up."""
     said: list[tuple[int, int]] = []
-    lab = up(pod("a", "tcpSocket: {port: 80}"), pod("b", "tcpSocket: {port: 81}"), timeout=0)
+    lab = up(pod("a", "tcpSocket: {port: 80}"), pod("b", "exec: {command: ['false']}"), timeout=0)
     until(lambda: ready(lab)["a"], "the first pod's readiness")
     assert lab.wait(0.01, lambda *counts: said.append(counts)) == ("default/b",)
     assert set(said) <= {(1, 2)}
@@ -189,7 +201,9 @@ def test_a_pod_that_starts_anew_has_to_prove_itself_again(up: Up) -> None:
 
 def patient_pod(port: int) -> str:
     """A pod that would be ready for long, whatever its probe says, had it ever been."""
-    return pod("a", "tcpSocket: {port: 80}", port).replace("failureThreshold: 1", "failureThreshold: 100")
+    code = "import socket; socket.create_connection(('127.0.0.1', 80), 20)"
+    made = pod("a", f'exec: {{command: [{sys.executable}, -c, "{code}"]}}', port)
+    return made.replace("failureThreshold: 1", "failureThreshold: 100")
 
 
 def restart(lab: api.Lab, text: str) -> None:
