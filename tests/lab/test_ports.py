@@ -25,7 +25,11 @@ HTTP = "readinessProbe: {httpGet: {port: 9090}}"
             (),
             ["TCP 80"],
         ),
-        ("[{name: a, ports: [{containerPort: 80, name: web}], readinessProbe: {tcpSocket: {port: web}}}]", (), ["TCP 80"]),
+        (
+            "[{name: a, ports: [{containerPort: 80, name: web}], readinessProbe: {tcpSocket: {port: web}}}]",
+            (),
+            ["TCP 80"],
+        ),
         ("[{name: a, ports: [{containerPort: 80}], readinessProbe: {exec: {command: [x]}}}]", (), ["TCP 80"]),
         (f"[{{name: a, {HTTP}}}]", (), []),
         ("[{name: a, ports: [{containerPort: 80}]}, {name: b, ports: [{containerPort: 81}]}]", ("a",), ["TCP 81"]),
