@@ -1,9 +1,10 @@
 """Run a command in a pod, a node or a client of a lab.
 
-WHERE is a pod's name (of the namespace that -n names), NAMESPACE/POD, a node's name, client, client-2, ... or router.
-Without --lab every lab is searched. In a pod the command has the pod's network, host name, /etc/hosts and
-/etc/resolv.conf, and the environment of the container beside that of the caller. It sees the pod's processes and no
-others, if the pod has any: ps lists them, kill ends them. The exit code is the command's.
+WHERE is a pod's name (of the namespace that -n names), NAMESPACE/POD, deployment/NAME or another TYPE/NAME that has
+pods, one of which is chosen, a node's name, client, client-2, ... or router. Without --lab every lab is searched. In a
+pod the command has the pod's network, host name, /etc/hosts and /etc/resolv.conf, and the environment of the container
+beside that of the caller. It sees the pod's processes and no others, if the pod has any: ps lists them, kill ends them.
+The exit code is the command's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from svcnat.errors import LabError, UsageError
+from svcnat.cli.pod_choice import choose
+from svcnat.errors import UsageError
 
 if TYPE_CHECKING:  # costs more to import than a help page may take
     from svcnat.lab.labs import Lab
@@ -37,10 +39,9 @@ def run(options: argparse.Namespace) -> int:
     command = getattr(options, "command", None)
     if not command:
         raise UsageError("say what to run after two dashes: svcnat exec WHERE -- COMMAND [ARGUMENT...]")
-    namespace, where = options.namespace or "default", options.where
-    for prefix in ("pod/", "pods/", "po/"):
-        where = where.removeprefix(prefix)
-    with api.Lab.find(options.lab or lab_with(where, namespace)) as lab:
+    namespace = options.namespace or "default"
+    name, where = choose(options.where, namespace, options.lab)
+    with api.Lab.find(name) as lab:
         sys.stdout.flush()
         code = _run(lab.built, where, command, namespace, options.container)
     return code if code >= 0 else 128 - code
@@ -70,23 +71,3 @@ def _run(lab: Lab, where: str, command: list[str], namespace: str, container: st
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def lab_with(where: str, namespace: str) -> str:
-    """The one lab that has something called `where`."""
-    from svcnat.lab.labs import Lab, labs
-
-    found: list[str] = []
-    running = [lab.name for lab in labs() if lab.state == "running"]
-    for name in running:
-        with Lab.open(name) as lab:
-            try:
-                lab.netns_of(where, namespace)
-            except LabError:
-                continue
-            found.append(name)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise LabError(f"several labs have a {where!r}: say --lab {found[0]} or another of {', '.join(found)}")
-    raise LabError(f"no lab has a {where!r}" if running else "no lab is up: `svcnat lab up` builds one")

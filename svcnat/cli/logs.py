@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from svcnat.cli.lab_exec import lab_with
+from svcnat.cli.pod_choice import choose
 from svcnat.cli.terminal import say
 from svcnat.errors import LabError, NotFoundError, UsageError
 from svcnat.model.objects import Pod
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # costs more to import than a help page may take
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``logs``."""
-    parser.add_argument("pod", metavar="POD", help="the pod, as POD or pod/POD")
+    parser.add_argument("pod", metavar="POD", help="the pod, as POD, or one of those of TYPE/NAME: deployment/web")
     parser.add_argument("-c", "--container", default="", metavar="NAME", help="which container (default: the first)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the container ends")
     parser.add_argument("-p", "--previous", action="store_true", help="of the run before, if it was started again")
@@ -35,10 +35,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.follow and options.previous:
         raise UsageError("-f and -p cannot be given together: what ended says nothing more")
-    namespace, name = options.namespace or "default", options.pod
-    for prefix in ("pod/", "pods/", "po/"):
-        name = name.removeprefix(prefix)
-    with api.Lab.find(options.lab or lab_with(name, namespace)) as lab:
+    namespace = options.namespace or "default"
+    found, name = choose(options.pod, namespace, options.lab)
+    with api.Lab.find(found) as lab:
         with lab.read() as snapshot:
             pod = snapshot.get(Pod, namespace, name)
         if pod is None:

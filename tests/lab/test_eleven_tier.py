@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from svcnat import api
+from svcnat.cli.frame import main
 from svcnat.model.objects import EndpointSlice, Pod, Service
 from svcnat.model.pods import is_ready
 from tests.agents import until
@@ -119,13 +120,30 @@ def test_get_all(lab: api.Lab, svcnat: Run) -> None:
         assert all(re.fullmatch(rf"{re.escape(prefix)}/[a-z0-9-]+", name) for name in names), names
 
 
+def test_one_pod_of_many(lab: api.Lab, capfd: pytest.CaptureFixture[str]) -> None:
+    """``exec`` and ``logs`` take whatever has pods and choose one; what has none is told."""
+    name = lab.built.name
+
+    def said(*words: str) -> tuple[int, str, str]:
+        code = main([*words])
+        return (code, *capfd.readouterr())
+
+    code, out, err = said("exec", "svc/storefront", "--", "hostname")
+    assert (code, err) == (0, f"Found 2 pods, using pod/{out}")
+    assert out.strip() in pods(lab)
+    assert said("--lab", name, "lab", "exec", "deployment/payment", "--", "hostname")[1].startswith("payment-")
+    assert said("exec", "rs/nope", "--", "true")[::2] == (1, 'error: replicasets.apps "nope" not found\n')
+    assert said("exec", "cm/shop-settings", "--", "true")[::2] == (2, "error: configmaps have no pods\n")
+    assert said("exec", "svc/kubernetes", "--", "true")[::2] == (1, "error: service/kubernetes has no pods that run\n")
+    until(lambda: said("logs", "deploy/visitors", "--tail", "1")[1].startswith("storefront-"), "the load generator")
+
+
 def test_visitors_never_notice(lab: api.Lab, svcnat: Run) -> None:
     """What the README says: all pods of a tier are replaced while the load generator asks, and it is told nothing."""
-    (visitor,) = [name for name, pod in pods(lab).items() if pod.metadata.labels["app"] == "visitors"]
     name = lab.built.name
 
     def heard() -> list[str]:
-        return [line.split()[0] for line in svcnat("--lab", name, "logs", visitor).out.splitlines()]
+        return [line.split()[0] for line in svcnat("--lab", name, "logs", "deployment/visitors").out.splitlines()]
 
     before = {each for each in pods(lab) if each.startswith("storefront-")}
     until(lambda: set(heard()) >= before, "an answer of each pod")
