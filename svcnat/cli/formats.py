@@ -76,8 +76,12 @@ def collection(resources: Sequence[Resource]) -> dict[str, Any]:
     return {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
 
 
-def formatted(form: Format, resources: Sequence[Resource], *, single: bool, terminal: bool) -> str:
+def formatted(
+    form: Format, resources: Sequence[Resource], *, single: bool, terminal: bool, headers: bool = True
+) -> str:
     """The text of `resources` in any format but the tables; `single` means one object, not a list of one.
+
+    Custom columns may go without `headers`.
 
     Raises:
         UsageError: the template is wrong.
@@ -96,7 +100,7 @@ def formatted(form: Format, resources: Sequence[Resource], *, single: bool, term
 
             text = Template.parse(form.template).apply(content)
             return visible(text, keep="\n\t") if terminal else text
-    return custom_columns(form.template, [content] if single else content["items"])
+    return custom_columns(form.template, [content] if single else content["items"], headers=headers)
 
 
 def as_json(value: Any) -> str:
@@ -132,7 +136,7 @@ def as_yaml(value: Any) -> str:
     return text if text.replace("\n", "").isprintable() else dump(as_is=False)
 
 
-def custom_columns(template: str, documents: Sequence[dict[str, Any]]) -> str:
+def custom_columns(template: str, documents: Sequence[dict[str, Any]], *, headers: bool = True) -> str:
     """A table of ``HEADER:path`` columns; what is not there is ``<none>``.
 
     Raises:
@@ -147,6 +151,6 @@ def custom_columns(template: str, documents: Sequence[dict[str, Any]]) -> str:
         if not header or not colon or not path:
             raise UsageError(f"unexpected custom-columns spec '{column}', expected HEADER:JSONPATH")
         columns.append((header, Path.parse(path)))
-    rows = [[header for header, _ in columns]]
+    rows = [[header for header, _ in columns]] if headers else []
     rows += ([",".join(map(go_text, path.values(item))) or "<none>" for _, path in columns] for item in documents)
     return "".join(f"{line}\n" for line in table(rows))

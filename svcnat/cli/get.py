@@ -93,7 +93,7 @@ def _print(options: argparse.Namespace, form: Format, blocks: Blocks, *, single:
         return
     resources = [resource for _, found in blocks for resource in found]
     if resources or not single:
-        session.print_formatted(form, resources, single=single)
+        session.print_formatted(form, resources, single=single, headers=headers and not options.no_headers)
 
 
 def _watch(

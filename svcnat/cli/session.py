@@ -216,6 +216,6 @@ def counts_text(report: Report) -> str:
     return ", ".join(f"{count} {what}" for what, count in report.counts.items() if count) or "unchanged"
 
 
-def print_formatted(form: Format, resources: Sequence[Resource], *, single: bool) -> None:
+def print_formatted(form: Format, resources: Sequence[Resource], *, single: bool, headers: bool = True) -> None:
     """Print objects in a format other than the tables."""
-    print(formatted(form, resources, single=single, terminal=sys.stdout.isatty()), end="")
+    print(formatted(form, resources, single=single, terminal=sys.stdout.isatty(), headers=headers), end="")

@@ -139,9 +139,8 @@ class Lab:
         """
         if where in self._members():
             if where in state.read(self.folder).off:
-                raise LabError(
-                    f"node {where} of lab {self.name} is off: `svcnat --lab {self.name} lab node start {where}`"
-                )
+                hint = f"`svcnat --lab {self.name} lab node start {where}` starts it"
+                raise LabError(f"node {where} of lab {self.name} is off: {hint}")
             return self._member(where)
         before, slash, after = where.partition("/")
         key = names.pod(self.name, before, after) if slash else names.pod(self.name, namespace, where)

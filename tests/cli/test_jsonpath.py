@@ -127,6 +127,11 @@ def test_without_the_library_the_message_says_how_to_get_it(monkeypatch: pytest.
         Template.parse("{.kind}")
 
 
+def test_custom_columns_without_headers() -> None:
+    """--no-headers, as kubectl has it."""
+    assert custom_columns("NAME:.metadata.name", [{"metadata": {"name": "a"}}], headers=False) == "a\n"
+
+
 def test_custom_columns() -> None:
     """A table with the headers as typed; missing is <none>, several values have commas, the rest is Go's text."""
     template = "NAME:.metadata.name,Ports:.spec.ports[*].port,L:metadata.labels,IPS:{.spec.x}"

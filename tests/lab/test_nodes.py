@@ -40,8 +40,6 @@ spec:
     spec: {containers: [{name: web, image: web, ports: [{containerPort: 80}]}]}
 """
 
-PATIENCE = 30.0
-
 
 @pytest.fixture
 def three(runtime) -> Iterator[LabFixture]:
@@ -55,7 +53,7 @@ def three(runtime) -> Iterator[LabFixture]:
 
 def pods_on(lab: LabFixture, node: str) -> set[str]:
     with lab.lab.read() as snapshot:
-        return {pod.metadata.name for pod in snapshot.list(Pod) if pod.spec.node_name == node}
+        return {pod.metadata.name for pod in snapshot.list(Pod, "default") if pod.spec.node_name == node}
 
 
 def asked(lab: LabFixture, family: int = 4) -> set[str]:
@@ -112,8 +110,8 @@ def test_pods_are_made_again_elsewhere(three: LabFixture) -> None:
     three.apply(THREE % "podEvictionSeconds: 0.5")
     mine = pods_on(three, "node-1")
     three.node("node-1").stop()
-    until(lambda: not pods_on(three, "node-1"), PATIENCE)
-    until(lambda: len([each for each in three.endpoints("web") if each.ready]) == 6, PATIENCE)
+    until(lambda: not pods_on(three, "node-1"), "what follows from a lost node")
+    until(lambda: len([each for each in three.endpoints("web") if each.ready]) == 6, "what follows from a lost node")
     three.wait()
     # The first node was the way in for clients: the next one is.
     assert not asked(three) & mine
@@ -134,7 +132,7 @@ def test_nobody_notices_before_the_grace_is_over(three: LabFixture) -> None:
     if time.monotonic() - began < 2.5:
         assert node.ready
         assert not set(flows.pods) & mine
-    until(lambda: not node.ready, PATIENCE)
+    until(lambda: not node.ready, "what follows from a lost node")
     three.wait()
     assert not asked(three) & mine
 
@@ -193,7 +191,7 @@ def test_evicted_pods_live_on_where_nobody_is_heard(three: LabFixture) -> None:
     three.apply(THREE % "podEvictionSeconds: 0")
     mine = pods_on(three, "node-2")
     three.node("node-2").partition()
-    until(lambda: not pods_on(three, "node-2"), PATIENCE)
+    until(lambda: not pods_on(three, "node-2"), "what follows from a lost node")
     three.lab.follow()
     there = {each for each in netns.names() for pod in mine if each == names.pod(three.name, "default", pod)}
     assert len(there) == 2
