@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from svcnat.errors import LabError, SvcnatError
-from svcnat.kernel import netns
+from svcnat.kernel import netlink, netns
 from svcnat.lab import names, network, process, state
 from svcnat.lab.process import ProcessId
 from svcnat.lab.topology import Topology, plan
@@ -75,8 +75,8 @@ class _End:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         self._socket.setsockopt(_SOL_PACKET, _VNET_HEADER, 1)
         self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
+        netlink.force(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _BUFFER)
+        netlink.force(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, _BUFFER)
         self._socket.bind((device, _ALL))
 
     def fileno(self) -> int:

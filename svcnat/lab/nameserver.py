@@ -99,6 +99,15 @@ def _deployment() -> dict[str, Any]:
                 "spec": {
                     # The servers that it asks for other names are the machine's.
                     "dnsPolicy": "Default",
+                    # With one pod for all names, nobody wants to wait for five minutes when its node is lost.
+                    "tolerations": [
+                        {
+                            "key": "node.kubernetes.io/unreachable",
+                            "operator": "Exists",
+                            "effect": "NoExecute",
+                            "tolerationSeconds": 0,
+                        }
+                    ],
                     "containers": [
                         {
                             "name": _DEPLOYMENT,

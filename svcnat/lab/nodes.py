@@ -11,18 +11,32 @@ import contextlib
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
 
 from msgspec.structs import replace
 
 from svcnat.controllers.members import is_terminating
-from svcnat.controllers.node_lifecycle import heard, marked, patience_of, unheard, unmarked
+from svcnat.controllers.node_lifecycle import (
+    heard,
+    is_marked,
+    is_ready,
+    marked,
+    patience_of,
+    unheard,
+    unmarked,
+)
 from svcnat.errors import LabError
 from svcnat.lab import fabric, state
 from svcnat.lab.labs import Lab
 from svcnat.lab.state import Cut, Record
 from svcnat.lab.topology import Topology
 from svcnat.model.objects import Node, Pod, Resource
+from svcnat.store import events
 from svcnat.store.sqlite import utc_now
+from svcnat.store.transaction import Transaction
+
+_LIFECYCLE, _EVICTION = "node-controller", "taint-eviction-controller"
 
 
 def stop(lab: Lab, nodes: Collection[str]) -> tuple[str, ...]:
@@ -171,10 +185,28 @@ def settle(lab: Lab, record: Record, nodes: Iterable[Node], pods: Iterable[Pod])
     with lab.store.transaction() as transaction:
         verdict = judge(transaction.list(Node), transaction.list(Pod), record, lab.topology, now)
         for resource in verdict.changed:
-            transaction.put(resource)
+            _tell(transaction, transaction.put(resource))
         for pod in verdict.evicted:
+            name = f"{pod.metadata.namespace}/{pod.metadata.name}"
+            _record(transaction, pod, "TaintManagerEviction", f"Marking for deletion Pod {name}", _EVICTION)
             transaction.delete(Pod, pod.metadata.namespace, pod.metadata.name, 0)  # nobody there could end it
     return True
+
+
+def _tell(transaction: Transaction, changed: Resource) -> None:
+    """Write Events of what became of a node or its pods, in Kubernetes' words."""
+    if isinstance(changed, Node):
+        reason, component = ("NodeReady", "kubelet") if is_ready(changed) else ("NodeNotReady", _LIFECYCLE)
+        _record(transaction, changed, reason, f"Node {changed.metadata.name} status is now: {reason}", component)
+    elif isinstance(changed, Pod) and is_marked(changed):
+        _record(transaction, changed, "NodeNotReady", "Node is not ready", _LIFECYCLE)
+
+
+def _record(transaction: Transaction, about: Resource, reason: str, message: str, component: str) -> None:
+    kind: Literal["Normal", "Warning"] = "Warning" if isinstance(about, Pod) and reason == "NodeNotReady" else "Normal"
+    events.record(
+        transaction, about, type=kind, reason=reason, message=message, component=component, now=datetime.now(UTC)
+    )
 
 
 def entrance(record: Record, topology: Topology) -> str:

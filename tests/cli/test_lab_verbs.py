@@ -166,6 +166,37 @@ def test_exec_says_what_is_wrong(svcnat: Run, lab: str, arguments: tuple[str, ..
     assert result.err.count("\n") == 1
 
 
+def test_nodes_fail_and_come_back(svcnat: Run, lab: str) -> None:
+    """Each verb says what became of each node; what is so already is said to be."""
+    said = [
+        (("lab", "node", "stop", "node-1"), "node/node-1 stopped"),
+        (("lab", "node", "stop", "node-1"), "node/node-1 already stopped"),
+        (("lab", "node", "start", "node-1"), "node/node-1 started"),
+        (("lab", "node", "start", "node-1"), "node/node-1 already started"),
+        (("lab", "node", "partition", "node-1"), "node/node-1 cut off from all others"),
+        (("lab", "node", "partition", "node-1", "--from", "client,client-2"), "cut off from client, client-2"),
+        (("lab", "node", "heal", "node-1"), "node/node-1 reaches everybody"),
+        (("lab", "node", "heal", "--all"), "client-2 reaches everybody"),
+        (("cordon", "node-1"), "node/node-1 cordoned"),
+        (("cordon", "node/node-1"), "node/node-1 already cordoned"),
+        (("get", "nodes"), "Ready,SchedulingDisabled"),
+        (("uncordon", "node-1"), "node/node-1 uncordoned"),
+    ]
+    for arguments, line in said:
+        result = svcnat("--lab", lab, *arguments)
+        assert (result.code, result.err) == (0, "")
+        assert line in result.out
+    for arguments, code, message in (
+        (("lab", "node", "stop", "nope"), 1, "has no node 'nope': it has node-1"),
+        (("lab", "node", "heal"), 2, "say which nodes, or --all"),
+        (("lab", "node"), 2, "'svcnat lab node' needs one of: stop, start, partition, heal"),
+        (("cordon", "nope"), 1, 'nodes "nope" not found'),
+    ):
+        result = svcnat("--lab", lab, *arguments)
+        assert result.code == code
+        assert message in result.err
+
+
 def test_an_ambiguous_place_is_an_error(svcnat: Run, lab: str) -> None:
     """Every lab has a client: without --lab one must not be picked."""
     other = unused_name()

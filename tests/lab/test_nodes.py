@@ -12,7 +12,7 @@ import pytest
 from svcnat.errors import LabError
 from svcnat.kernel import netns
 from svcnat.lab import names, state
-from svcnat.model.objects import Node, Pod
+from svcnat.model.objects import Event, Node, Pod
 from svcnat.testing.lab import LabFixture
 from tests.agents import until
 
@@ -119,6 +119,29 @@ def test_pods_are_made_again_elsewhere(three: LabFixture) -> None:
     three.node("node-1").start()
     assert not pods_on(three, "node-1")
     assert {each.partition(".")[0] for each in netns.names() if any(pod in each for pod in mine)} == set()
+
+
+def test_names_go_on(three: LabFixture) -> None:
+    """The pod that answers names is made elsewhere at once when its node is lost."""
+    three.apply(THREE % "", ready=True)
+    with three.lab.read() as snapshot:
+        (server,) = snapshot.list(Pod, "kube-system")
+    asking = min(pods_on(three, "node-1" if server.spec.node_name != "node-1" else "node-2"))
+    ask = ["getent", "hosts", "web"]
+    three.wait(lambda: not three.pod(asking).run(ask, check=False).returncode, what="an answer")
+    three.node(server.spec.node_name).stop()
+    three.wait(lambda: not three.pod(asking).run(ask, check=False).returncode, what="an answer from elsewhere")
+
+
+def test_what_happens_is_told(three: LabFixture) -> None:
+    """Events tell of nodes that are lost and come back, of their pods, and of evictions."""
+    three.apply(THREE % "podEvictionSeconds: 0")
+    three.node("node-2").stop()
+    until(lambda: not pods_on(three, "node-2"), "evictions")
+    three.node("node-2").start()
+    with three.lab.read() as snapshot:
+        told = {(each.involved_object.kind, each.reason) for each in snapshot.list(Event)}
+    assert told >= {("Node", "NodeNotReady"), ("Node", "NodeReady"), ("Pod", "TaintManagerEviction")}
 
 
 def test_nobody_notices_before_the_grace_is_over(three: LabFixture) -> None:
