@@ -13,6 +13,7 @@ from svcnat.agent.targets import Target
 from svcnat.api.cluster import Changed, Cluster
 from svcnat.controllers.readiness import GATES_NOT_READY
 from svcnat.errors import EndedError, LabError, SvcnatError
+from svcnat.kernel.surroundings import at_home
 from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
 from svcnat.model.manifests import load as load_texts
@@ -301,16 +302,18 @@ class Lab(Cluster):
         A pod with processes terminates: it stays, with its endpoints terminating, until they have ended, which they are
         to do in `grace` seconds, or its own terminationGracePeriodSeconds. With 0 it goes at once, and they are killed.
         """
+        changed = super().delete(wanted, dry_run=dry_run, grace=grace)
+        if not dry_run and grace == 0:
+            at_home(self._kill)
+        if not dry_run and wait:
+            at_home(self._see_off)
+        return changed
+
+    def _kill(self) -> None:
+        """Have the processes of the pods that are to end killed."""
         from svcnat.lab import kubelet
 
-        changed = super().delete(wanted, dry_run=dry_run, grace=grace)
-        if dry_run:
-            return changed
-        if grace == 0:
-            kubelet.sweep(self.built, (), _LEAST_GRACE)
-        if wait:
-            self._see_off()
-        return changed
+        kubelet.sweep(self.built, (), _LEAST_GRACE)
 
     def _see_off(self) -> None:
         """Wait until the pods that are ending have ended."""
@@ -335,12 +338,13 @@ class Lab(Cluster):
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
         """Start the pods that are missing, make the rules of every node follow, end the pods that nobody wants.
 
-        Pods whose processes take their time of grace go later, without anybody waiting for them.
+        Pods whose processes take their time of grace go later; nobody waits for them. A function in a pod may ask, too.
         """
+        return super().follow(dry_run=True) if dry_run else at_home(self._follow)
+
+    def _follow(self) -> tuple[Report, ...]:
         from svcnat.lab import agent, kubelet, watcher
 
-        if dry_run:
-            return super().follow(dry_run=True)
         probing = agent.have(self.built.folder)
         for _ in range(_PASSES):
             # A pod that is ready may be what others have waited for: the next of a StatefulSet, or of a rollout.

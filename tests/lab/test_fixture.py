@@ -217,3 +217,31 @@ def test_objects_come_and_go(runtime: Path, tmp_path: Path) -> None:
     finally:
         lab.close()
     lab.close()  # a second time does no harm
+
+
+def test_a_function_in_a_pod_changes_the_lab(svcnat_lab: LabFixture) -> None:
+    """What it asks for is done where the test is, not in the mounts of its pod: others find the pods that come."""
+    svcnat_lab.apply(
+        """
+        apiVersion: apps/v1
+        kind: Deployment
+        metadata: {name: web}
+        spec:
+          selector: {matchLabels: {app: web}}
+          template:
+            metadata: {labels: {app: web}}
+            spec: {containers: [{name: web, image: web, ports: [{containerPort: 80}]}]}
+        ---
+        apiVersion: v1
+        kind: Service
+        metadata: {name: web}
+        spec: {selector: {app: web}, ports: [{port: 80}]}
+        ---
+        {apiVersion: v1, kind: Pod, metadata: {name: app}, spec: {containers: [{name: a, image: a}]}}
+        """
+    )
+    (before,) = svcnat_lab.pods("app=web")
+    svcnat_lab.pod("app").call(lambda: svcnat_lab.kill(before))
+    (after,) = svcnat_lab.pods("app=web")
+    assert svcnat_lab.connect("web", from_="app").pod == after.name != before.name
+    assert svcnat_lab.exec(after.name, ["uname", "-n"]).stdout == f"{after.name}\n"
