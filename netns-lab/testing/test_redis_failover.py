@@ -56,17 +56,16 @@ def test_a_client_reconnects_to_the_server_that_is_left(svcnat_lab: LabFixture, 
     svcnat_lab.apply(MANIFESTS)
     for pod in ("redis-a", "redis-b"):
         start(svcnat_lab, pod, tmp_path)
-    address = svcnat_lab.services["redis"].spec.cluster_ip
 
     def ask_on_and_on() -> None:
-        client = redis.Redis(address, PORT, socket_timeout=0.5, decode_responses=True, retry=patient())
+        client = redis.Redis("redis", PORT, socket_timeout=0.5, decode_responses=True, retry=patient())
         with client:
             first = client.get("name")
             assert {client.get("name") for _ in range(50)} == {first}  # one connection, one server
             svcnat_lab.kill(first)
             assert {client.get("name") for _ in range(50)} == {"redis-a", "redis-b"} - {first}
 
-    svcnat_lab.pod("app").call(ask_on_and_on)  # its sockets are the pod's
+    svcnat_lab.pod("app").call(ask_on_and_on)  # its sockets are the pod's, and so are names
 
 
 def patient() -> redis.retry.Retry:

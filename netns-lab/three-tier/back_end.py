@@ -33,7 +33,7 @@ def visit() -> web.Answer:
 def count() -> tuple[str, int]:
     """The redis-server that counted, and what it counted."""
     with redis.Redis(
-        os.environ["REDIS_HOST"],
+        "redis",
         socket_timeout=1,
         socket_connect_timeout=1,
         decode_responses=True,
@@ -54,7 +54,7 @@ def write_down(hits: int) -> tuple[str, int]:
 def insert(hits: int) -> tuple[str, int]:
     """As :func:`write_down`, on one connection."""
     connection = pymysql.connect(
-        host=os.environ["MYSQL_HOST"],
+        host="mysql",
         user=os.environ["MYSQL_USER"],
         password=os.environ["MYSQL_PASSWORD"],
         database=os.environ["MYSQL_DATABASE"],

@@ -6,13 +6,12 @@ It answers with one line of JSON, 502 if there was no back end. It knows neither
 from __future__ import annotations
 
 import json
-import os
 import urllib.error
 import urllib.request
 
 import web
 
-BACK_END = f"http://{os.environ['BACK_END_HOST']}/"
+BACK_END = "http://back-end/"
 
 
 def visit() -> web.Answer:

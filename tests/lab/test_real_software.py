@@ -28,16 +28,16 @@ NGINX = """
 daemon off;
 worker_processes 1;
 user root;
-pid /mnt/nginx.pid;
+pid /data/nginx.pid;
 error_log stderr;
 events {}
 http {
-    access_log /mnt/access.log;
-    client_body_temp_path /mnt/body;
-    proxy_temp_path /mnt/proxy;
-    fastcgi_temp_path /mnt/fastcgi;
-    uwsgi_temp_path /mnt/uwsgi;
-    scgi_temp_path /mnt/scgi;
+    access_log /data/access.log;
+    client_body_temp_path /data/body;
+    proxy_temp_path /data/proxy;
+    fastcgi_temp_path /data/fastcgi;
+    uwsgi_temp_path /data/uwsgi;
+    scgi_temp_path /data/scgi;
     server {
         listen 80;
         listen [::]:80;
@@ -86,7 +86,7 @@ spec:
         image: {name}
         env: [{env}]
         readinessProbe: {{{probe}, periodSeconds: 1}}
-        volumeMounts: [{{name: data, mountPath: /mnt}}]
+        volumeMounts: [{{name: data, mountPath: {folder}}}]
       volumes: [{{name: data, emptyDir: {{}}}}]
 """
 PASSWORD = "it's a \\ secret"
@@ -103,10 +103,10 @@ def require_programs(*names: str) -> None:
         pytest.skip(f"not on this machine: {', '.join(missing)}")
 
 
-def server(name: str, port: int, *, replicas: int = 1, env: str = "", probe: str = "") -> str:
+def server(name: str, port: int, *, replicas: int = 1, env: str = "", probe: str = "", folder: str = "/data") -> str:
     """A service over both families, TCP and UDP, and its pods, which are ready when they listen."""
     probe = probe or f"tcpSocket: {{port: {port}}}"
-    return SERVER.format(name=name, port=port, replicas=replicas, env=env, probe=probe)
+    return SERVER.format(name=name, port=port, replicas=replicas, env=env, probe=probe, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def lab(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
         lab.apply(
             TOPOLOGY.format(programs=PROGRAMS, nginx=nginx)
             + server("redis", 6379, replicas=2)
-            + server("mariadb", 3306, env=ACCOUNT)
+            + server("mariadb", 3306, env=ACCOUNT, folder="/var/lib/mysql")
             + server("nginx", 80, replicas=3)
             + server("iperf3", 5201, probe=listens),
             ready=True,
@@ -138,7 +138,7 @@ def app(lab: LabFixture) -> Place:
     return lab.pod("app")
 
 
-@pytest.fixture(params=["IPv4", "IPv6"])
+@pytest.fixture(params=["IPv4", "IPv6", "name"])
 def way(request: pytest.FixtureRequest) -> str:
     """How a client asks for a service."""
     return str(request.param)
@@ -152,7 +152,7 @@ def url(lab: LabFixture, service: str, way: str) -> str:
 def host(lab: LabFixture, service: str, way: str) -> str:
     """What a client is told to ask for."""
     v4, v6 = lab.services[service].spec.cluster_ips
-    return {"IPv4": v4, "IPv6": v6}[way]
+    return {"IPv4": v4, "IPv6": v6, "name": service}[way]
 
 
 def test_redis_and_its_command_line(lab: LabFixture, app: Place, way: str) -> None:
@@ -217,7 +217,7 @@ def test_nginx_and_a_load_generator(lab: LabFixture, app: Place, way: str) -> No
 
 def requests(pod: Place) -> int:
     """How many requests a pod's nginx has noted."""
-    return int(pod.run(["sh", "-c", "wc -l </mnt/access.log"]).stdout)
+    return int(pod.run(["sh", "-c", "wc -l </data/access.log"]).stdout)
 
 
 def test_iperf3(lab: LabFixture, app: Place, way: str) -> None:
