@@ -76,7 +76,8 @@ def spread(lab: svcnat.Lab, client: Client) -> None:
 def main() -> None:
     name = f"demo-{os.getpid()}"
     say("One node, a front-end pod and three back-end pods, each a network namespace of its own.")
-    command("lab", "up", name, "-f", str(FOLDER.relative_to(Path.cwd())))
+    rootless = ["--rootless"] * (os.geteuid() != 0)
+    command("lab", "up", name, *rootless, "-f", str(FOLDER.relative_to(Path.cwd())))
     lab = svcnat.Lab.find(name)
     client = None
     try:

@@ -117,8 +117,9 @@ class Story:
 def main() -> None:
     name = f"three-tier-{os.getpid()}"
     say("Front ends, back ends, a redis-server and a MariaDB, on two nodes.")
-    print(f"$ svcnat lab up {name} -f {FOLDER.relative_to(Path.cwd())}", flush=True)
-    subprocess.run([sys.executable, "-m", "svcnat", "lab", "up", name, "-f", FOLDER], check=True)
+    up = ["lab", "up", name, *["--rootless"] * (os.geteuid() != 0), "-f", str(FOLDER.relative_to(Path.cwd()))]
+    print("$ svcnat", *up, flush=True)
+    subprocess.run([sys.executable, "-m", "svcnat", *up], check=True)
     lab = svcnat.Lab.find(name)
     visitor = None
     try:
