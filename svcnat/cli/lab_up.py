@@ -85,12 +85,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _say_users(lab: Lab) -> None:
     from svcnat.kernel import userns
-    from svcnat.lab import state
+    from svcnat.lab import names, state
 
-    if userns.users() == 1 and any(pod.manned for pod in state.read(lab.built.folder).pods.values()):
+    name, pods = lab.built.name, state.read(lab.built.folder).pods
+    ours = names.pod(name, "kube-system", "")
+    if userns.users() == 1 and any(pod.manned for key, pod in pods.items() if not key.startswith(ours)):
         say(
-            f"lab {lab.built.name} has one user, root: programs that become another fail; newuidmap, with ranges in "
-            "/etc/subuid and /etc/subgid, gives it more"
+            f"lab {name} has one user, root: programs that become another fail; newuidmap, with ranges in /etc/subuid "
+            "and /etc/subgid, gives it more"
         )
 
 

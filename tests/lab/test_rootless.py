@@ -124,6 +124,8 @@ def test_everything_works_as_for_root(user: Person) -> None:
     assert asked == f"{name} of user 0 heard hello\n"
     assert user.svcnat("logs", name, "-c", "program") == "listening\n"
     assert user.svcnat("exec", name, "--", "hostname").strip() == name
+    by_name = PAGE.replace("10.96.7.7", "web.default")
+    assert user.svcnat("lab", "exec", name, "--", sys.executable, "-c", by_name).startswith(name)
 
     user.svcnat("--lab", lab, "scale", "deployment/web", "--replicas", "3")
     until(lambda: user.svcnat("--lab", lab, "get", "deployments").count("3/3") == 1, "three pods are ready")
