@@ -69,7 +69,7 @@ golden: setup ## rewrite tests/golden/*/ruleset.nft from the compiler; read the 
 	@$(BIN)/python -m tests.golden
 
 lab-up: setup ## build the lab of netns-lab/back-end and leave it running
-	@$(BIN)/svcnat lab up back-end -f netns-lab/back-end
+	@$(BIN)/svcnat lab up back-end $(if $(filter 0,$(shell id -u)),,--rootless) -f netns-lab/back-end
 
 lab-down: setup ## remove that lab
 	@$(BIN)/svcnat lab down back-end

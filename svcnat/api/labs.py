@@ -112,13 +112,10 @@ class Lab(Cluster):
         from svcnat.lab import labs, nameserver
 
         wanted = wanted or load_lab(*paths)
-        if rootless:
-            from svcnat.lab.rootless import begin
-
-            begin(name)
         manifests = wanted.manifests.manifests
         naming = nameserver.manifests(wanted.topology, manifests) if nameserver.is_possible() else ()
-        lab = cls(labs.Lab.up(name, wanted.topology, attended=True, manned=bool(naming)))
+        with _begun(name) if rootless else contextlib.nullcontext():
+            lab = cls(labs.Lab.up(name, wanted.topology, attended=True, manned=bool(naming)))
         try:
             lab.apply(replace(wanted.manifests, manifests=(*naming, *manifests)))
         except BaseException:
@@ -388,6 +385,12 @@ def is_awaited(pod: Pod) -> bool:
     if pod.status.phase == "Running":
         return any(each.readiness_probe for each in pod.spec.containers)
     return pod.status.phase == "Pending" and bool(pod.status.pod_ip and pod.spec.init_containers)
+
+
+def _begun(name: str) -> contextlib.AbstractContextManager[None]:
+    from svcnat.lab import rootless
+
+    return rootless.begun(name)
 
 
 def _name(pod: Pod) -> str:

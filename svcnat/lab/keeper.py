@@ -49,7 +49,10 @@ def _furnish() -> str:
         if not netns.isolate_run():
             return "it has no namespaces of its own"
         if not surroundings.begin_apart():
-            return "/proc cannot be mounted, as in most containers; `unshare -rnm` needs none, and may do there"
+            return (
+                "/proc cannot be mounted, as parts of it are hidden here: in a container, --security-opt unmask=ALL "
+                "(podman) or systempaths=unconfined (docker) shows them"
+            )
         links.bring_up("lo")
     except (SvcnatError, OSError) as error:
         return str(error)

@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -37,8 +38,11 @@ class Keeper(Struct, frozen=True):
     users: tuple[int, int]
 
 
-def begin(name: str) -> None:
-    """Start the keeper of a lab that is to be built, and go inside; see :func:`enter`.
+@contextlib.contextmanager
+def begun(name: str) -> Iterator[None]:
+    """Start the keeper of a lab that is built in the block, and go inside; see :func:`enter`.
+
+    If the block fails, the keeper goes when we do.
 
     Raises:
         LabError: there is a lab of that name, or the keeper cannot be started.
@@ -59,6 +63,7 @@ def begin(name: str) -> None:
     try:
         _write(file, _start(file))
         enter(name)
+        yield
     except BaseException:
         file.unlink(missing_ok=True)
         raise
@@ -141,7 +146,7 @@ def runs(name: str) -> bool:
 
 def is_inside(keeper: Keeper) -> bool:
     """True if this process is in the namespaces of the keeper."""
-    return userns.identity() == keeper.users
+    return userns.identity() == keeper.users and keeper.boot == state.boot()
 
 
 def _start(file: Path) -> Keeper:
