@@ -1,7 +1,7 @@
 """Print what a container of a lab's pod said, on its standard output and error.
 
 Without --lab every lab is searched for the pod. Stand-ins say nothing. Logs are kept until the lab goes down, those of
-former runs of a container too: the last ten.
+former runs of a container too: the last ten, of each the last 5 to 10 MiB.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ REMOUNT, BIND, MOVE, RECURSIVE, PRIVATE, SLAVE, SHARED = 0x20, 0x1000, 0x2000, 0
 READ_ONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 
 _DETACH = 2
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _SET_PDEATHSIG = 1
 
 
@@ -33,6 +34,13 @@ def mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> N
         ctypes.c_ulong(flags),
         os.fsencode(data),
     )
+
+
+def punch(descriptor: int, until: int) -> None:
+    """Make a hole of a file's first bytes."""
+    import ctypes
+
+    _libc("fallocate", descriptor, _KEEP_SIZE | _PUNCH_HOLE, ctypes.c_long(0), ctypes.c_long(until))
 
 
 def detach(target: Path) -> None:

@@ -9,8 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from svcnat.errors import LabError
+from svcnat.kernel import holes
 from svcnat.lab import names, state
 from svcnat.lab.labs import Lab
 from svcnat.lab.supervision import Supervision, logs_of
@@ -42,6 +44,7 @@ def runs_of(lab: Lab, pod: Pod, container: str) -> list[Path]:
 def read(file: Path, tail: int | None = None) -> Iterator[bytes]:
     """What is in a log, or its last `tail` lines."""
     with file.open("rb") as opened:
+        _skip_forgotten(opened)
         if tail is not None:
             yield from deque(opened, maxlen=tail)
             return
@@ -52,15 +55,26 @@ def read(file: Path, tail: int | None = None) -> Iterator[bytes]:
 def follow(file: Path, tail: int | None, is_over: Callable[[], bool]) -> Iterator[bytes]:
     """What is in a log, then what is added to it, until nothing is to come."""
     with file.open("rb") as opened:
+        _skip_forgotten(opened)
         if tail is not None:
             yield from deque(opened, maxlen=tail)
         while True:
             over = is_over()
+            _skip_forgotten(opened)
             while chunk := opened.read(_CHUNK):
                 yield chunk
             if over:
                 return
             time.sleep(_LOOK_SECONDS)
+
+
+def _skip_forgotten(opened: BinaryIO) -> None:
+    """Go on at the first whole line of what the supervisor has kept of a log."""
+    here = opened.tell()
+    kept = holes.beginning(opened.fileno(), here)
+    opened.seek(kept)
+    if kept > here:
+        opened.readline()
 
 
 def is_current(lab: Lab, pod: Pod, container: str, file: Path) -> bool:

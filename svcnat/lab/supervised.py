@@ -17,10 +17,11 @@ from pathlib import Path
 
 from svcnat.dns.listening import EVERYWHERE, listen
 from svcnat.errors import SvcnatError
-from svcnat.kernel import netns, surroundings
+from svcnat.kernel import holes, netns, surroundings
 from svcnat.lab import restarts
 from svcnat.lab.supervision import Crew, CrewState, Ended, Task, TaskState
 
+_LONGEST_LOG = 10 << 20  # bytes of a run's log; the kubelet's containerLogMaxSize
 _KEPT_LOGS = 10  # runs of a container whose logs are kept
 _OUT_OF_THE_WAY = 16  # beyond the descriptors that a process gets
 _NOT_STARTED = 128  # the exit code of a container that could not be started
@@ -46,6 +47,8 @@ class Process:
         self._back_off = restarts.BackOff(crew.back_off)
         self._run = 0
         self._asked = False
+        self._log: Path | None = None
+        self._logged = 0
 
     @property
     def begun(self) -> bool:
@@ -153,7 +156,24 @@ class Process:
             self._run = max((int(file.stem) for file in folder.glob("*.log") if file.stem.isdecimal()), default=0)
         self._run += 1
         (folder / f"{self._run - _KEPT_LOGS}.log").unlink(missing_ok=True)
-        return folder / f"{self._run}.log"
+        self._log, self._logged = folder / f"{self._run}.log", 0
+        return self._log
+
+    def bound_log(self) -> bool:
+        """Forget the beginning of a log that has become too long; True if it grows fast."""
+        if not self.pid or self._log is None:
+            return False
+        with contextlib.suppress(OSError):
+            found = self._log.stat()
+            grown, self._logged = found.st_size - self._logged, found.st_size
+            if found.st_blocks * 512 > _LONGEST_LOG:
+                descriptor = os.open(self._log, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    holes.forget(descriptor, found.st_size - _LONGEST_LOG // 2)
+                finally:
+                    os.close(descriptor)
+            return grown > _LONGEST_LOG // 8
+        return False
 
     def ended(self, status: int) -> None:
         """The process is no more; `status` is what waitpid(2) told."""

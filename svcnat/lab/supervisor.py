@@ -40,6 +40,7 @@ from svcnat.lab.supervision import (
 )
 
 _LOOK_ROUND = 1.0
+_FLOOD_ROUND = 0.05  # while a log grows fast
 _LAST_GRACE = 1.0  # seconds for containers when the whole lab goes
 _CREWS_AN_ANSWER = 200
 
@@ -51,6 +52,7 @@ class Supervisor:
         self._folder, self._outer_pid = folder, outer_pid
         self._pods: dict[str, Pod] = {}
         self._waiting: dict[socket.socket, tuple[int, float]] = {}
+        self._logs_due = 0.0
         self.version = 1
 
     def answer(self, connection: socket.socket, data: bytes) -> tuple[Answer, int] | None:
@@ -142,7 +144,7 @@ class Supervisor:
         self._see_off()
 
     def pass_time(self) -> None:
-        """Start what has waited for long enough, and end what has had its time of grace."""
+        """Start what has waited for long enough, end what has had its time of grace, and keep logs from growing."""
         now = time.monotonic()
         for pod in self._pods.values():
             if pod.deadline is not None and now >= pod.deadline:
@@ -152,6 +154,9 @@ class Supervisor:
                     process.restart()
                     pod.advance()
                     self.version += 1
+        if now >= self._logs_due:
+            flooded = [process.bound_log() for pod in self._pods.values() for process in pod.processes]
+            self._logs_due = now + (_FLOOD_ROUND if any(flooded) else _LOOK_ROUND)
 
     def _see_off(self) -> None:
         for key in [key for key, pod in self._pods.items() if pod.leaving and pod.empty]:
@@ -161,7 +166,7 @@ class Supervisor:
     def pause(self) -> float:
         """The seconds until something is due, at most :data:`_LOOK_ROUND`."""
         now = time.monotonic()
-        due = [end for _, end in self._waiting.values()]
+        due = [self._logs_due, *(end for _, end in self._waiting.values())]
         for pod in self._pods.values():
             due += [process.due for process in pod.processes if process.due is not None]
             if pod.deadline is not None and not pod.empty:

@@ -388,6 +388,20 @@ def test_commands_in_a_pod_see_and_end_its_processes(build_lab: BuildLab) -> Non
     assert len(listed("c")) > 10  # a pod without processes shows the machine's
 
 
+def test_logs_are_bounded(build_lab: BuildLab) -> None:
+    """Of a container that says too much the end is kept, in whole lines, and whoever follows goes on with it."""
+    lab = build_lab()
+    create(lab, program("a", "seq 3000000; echo end; exec sleep 1000"))
+    kubelet.start(lab)
+    (file,) = until(lambda: logs.runs_of(lab, stored(lab, "a"), "main"), "its log")
+    until(lambda: list(logs.read(file, 1)) == [b"end\n"] and file.stat().st_blocks * 512 <= 10 << 20, "its end")
+    assert file.stat().st_size > 20 << 20
+    said = b"".join(logs.read(file)).splitlines()
+    assert said[-1] == b"end"
+    assert [int(each) for each in said[:-1]] == list(range(int(said[0]), 3000001))
+    assert len(b"".join(logs.follow(file, None, lambda: True)).splitlines()) == len(said)
+
+
 def test_the_resolver_of_a_cluster_with_dns(build_lab: BuildLab) -> None:
     """Pods that start when there is a Service kube-system/kube-dns ask its address; those before have the machine's."""
     lab = build_lab()
