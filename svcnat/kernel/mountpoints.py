@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from svcnat.kernel import syscalls
@@ -20,10 +19,15 @@ _STAGES = ("/mnt", "/media", "/srv", "/opt", "/home", "/boot")
 
 
 class Mountpoints:
-    """Those that one view of the machine needs."""
+    """Those that one view of the machine needs; making one changes the current folder."""
 
     def __init__(self) -> None:
         self._ours: set[int] = set()  # the devices of folders in memory
+        self._shown: dict[Path, bool] = {}  # what has been mounted, and whether it may get more folders
+
+    def note(self, place: Path, *, may_grow: bool) -> None:
+        """Say that something is mounted at a place, in which mount points may simply be made if it `may_grow`."""
+        self._shown[place] = may_grow
 
     def at(self, target: Path, *, folder: bool) -> Path:
         """Have a folder, or a file, at `target`; its path without symbolic links is the answer.
@@ -35,22 +39,26 @@ class Mountpoints:
         place = Path(os.path.realpath(target))  # noqa: PTH - resolve() gives up on loops
         if not place.exists():
             above = next(each for each in place.parents if each.exists())
-            if above.stat().st_dev not in self._ours:
+            if above.stat().st_dev not in self._ours and not self._may_grow(above):
                 self._cover(above)
             (place if folder else place.parent).mkdir(parents=True, exist_ok=True)
             if not folder:
                 place.touch()
         return place
 
+    def _may_grow(self, folder: Path) -> bool:
+        within = [each for each in self._shown if folder.is_relative_to(each)]
+        return bool(within) and self._shown[max(within, key=lambda each: len(each.parts))]
+
     def _cover(self, folder: Path) -> None:
-        with _inside(folder):
-            if folder == folder.parent:
-                self._cover_root()
-                return
-            # Seen from within, the folder stays what it was.
-            self._mount_memory(folder, stat.S_IMODE(Path().stat().st_mode))
-            for each in Path().iterdir():
-                _show(each, folder / each)
+        os.chdir(folder)
+        if folder == folder.parent:
+            self._cover_root()
+            return
+        # Seen from within, the folder stays what it was.
+        self._mount_memory(folder, stat.S_IMODE(Path().stat().st_mode))
+        for each in Path().iterdir():
+            _show(each, folder / each)
 
     def _cover_root(self) -> None:
         """Have another root: nothing can be mounted over the one that a process has."""
@@ -70,20 +78,6 @@ class Mountpoints:
     def _mount_memory(self, folder: Path, mode: int) -> None:
         syscalls.mount("tmpfs", folder, "tmpfs", syscalls.NOSUID | syscalls.NODEV, f"mode={mode:o}")
         self._ours.add(folder.stat().st_dev)
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    """Have a current folder for a while; the one before may be somewhere else afterwards, under the same name."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        try:
-            os.chdir(before)
-        except OSError:
-            os.chdir("/")
 
 
 def _show(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ mount_namespaces(7), nss-resolve(8).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -33,7 +34,10 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A file or folder that is seen at another place; with `make`, also where the machine has nothing."""
+    """A file or folder that is seen at another place; with `make`, also where the machine has nothing.
+
+    What is made and not read-only is the pod's own: places for what is seen within are made there.
+    """
 
     source: Path
     read_only: bool = False
@@ -69,11 +73,7 @@ def call(
             # They would be copied for every program, and kept alive by it.
             with contextlib.suppress(OSError):
                 syscalls.detach(netns.RUN)
-            places = Mountpoints()
-            for bypass in _BYPASSES:
-                _cover(places, bypass, Seen(Path(os.devnull)))
-            for target, seen in files.items():
-                _cover(places, Path(target), seen)
+            _cover_all({**{str(each): Seen(Path(os.devnull)) for each in _BYPASSES}, **files})
             if hostname:
                 socket.sethostname(hostname)
         return function()
@@ -241,18 +241,51 @@ def processes_with(mounts: int) -> list[int]:
     return found
 
 
-def _cover(places: Mountpoints, target: Path, seen: Seen) -> None:
-    """Show what is seen at `target`, if that exists or may be made; symbolic links are followed."""
-    if not (seen.make or target.exists()):
-        return
+def _cover_all(files: Mapping[str, Seen]) -> None:
+    """Show files and folders at their targets, if those exist or may be made; symbolic links are followed."""
+    before, places = Path.cwd(), Mountpoints()
+    with contextlib.ExitStack() as opened:
+        # All of them first: a folder that is shown, /tmp or /run, may be that of other sources.
+        sources = {target: _Source(seen.source, opened) for target, seen in files.items()}
+        for target, seen in files.items():
+            if not (seen.make or Path(target).exists()):
+                continue
+            try:
+                place = places.at(Path(target), folder=sources[target].is_folder)
+                sources[target].show_at(place)
+                places.note(place, may_grow=seen.make and not seen.read_only)
+                if seen.read_only:
+                    kept = os.statvfs(place).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
+                    # What was forbidden stays so, or the kernel refuses.
+                    syscalls.mount("", place, "none", syscalls.REMOUNT | syscalls.BIND | syscalls.READ_ONLY | kept)
+            except OSError as error:
+                raise KernelError(f"cannot mount on {target}: {error.strerror}") from error
     try:
-        place = places.at(target, folder=seen.source.is_dir())
-        syscalls.mount(str(seen.source), place, "none", syscalls.BIND)
-        if seen.read_only:
-            kept = os.statvfs(place).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)  # they may not be dropped
-            syscalls.mount("", place, "none", syscalls.REMOUNT | syscalls.BIND | syscalls.READ_ONLY | kept)
-    except OSError as error:
-        raise KernelError(f"cannot mount on {target}: {error.strerror}") from error
+        os.chdir(before)
+    except OSError:
+        os.chdir("/")
+
+
+class _Source:
+    """A file or folder that can be shown elsewhere, even if something is mounted over the way to it."""
+
+    def __init__(self, path: Path, opened: contextlib.ExitStack) -> None:
+        real = Path(os.path.realpath(path))  # noqa: PTH - resolve() gives up on loops
+        self.is_folder = real.is_dir()
+        self._name = "." if self.is_folder else real.name
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            folder = real if self.is_folder else real.parent
+            self._folder = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, self._folder)
+            return
+        self._folder = -1
+
+    def show_at(self, place: Path) -> None:
+        """Mount it there."""
+        if self._folder < 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        os.fchdir(self._folder)
+        syscalls.mount(self._name, place, "none", syscalls.BIND)
 
 
 @contextlib.contextmanager

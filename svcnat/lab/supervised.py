@@ -92,31 +92,27 @@ class Process:
             return
         self._since, self._began = _now(), time.monotonic()
         try:
-            log = self._next_log()
-            crew, house = self.crew, self._house()
-            self._open_sockets()
-            proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with contextlib.ExitStack() as opened:
+                # Now: what the container sees may hide them.
+                said = _open(opened, self._next_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                proc = _open(opened, Path("/proc"), os.O_PATH | os.O_DIRECTORY)
+                crew, house = self.crew, self._house()
+                self._open_sockets()
                 self.pid, self._mounts = surroundings.call(
                     None if self._sockets else crew.netns,
                     crew.seen_by(self.task.name),
                     crew.hostname,
-                    lambda: (self._spawn(log), surroundings.mounts(proc)),
+                    lambda: (self._spawn(said), surroundings.mounts(proc)),
                     house,
                 )
-            finally:
-                os.close(proc)
         except (OSError, SvcnatError) as error:
-            said = (
-                f"cannot run {self.task.command[0]!r}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            )
-            self._end(Ended(_NOT_STARTED, self._since, _now(), reason="StartError", message=said))
+            why = f"cannot run {self.task.command[0]!r}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            self._end(Ended(_NOT_STARTED, self._since, _now(), reason="StartError", message=why))
 
-    def _spawn(self, log: Path) -> int:
+    def _spawn(self, said: int) -> int:
         # In a thread whose current folder is its own.
         os.chdir(self.task.folder)
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             return os.posix_spawn(
                 self.task.command[0],
@@ -130,7 +126,6 @@ class Process:
             )
         finally:
             os.close(null)
-            os.close(said)
 
     def _open_sockets(self) -> None:
         if self.task.port and not self._sockets:
@@ -321,6 +316,13 @@ def _kill(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def _open(opened: contextlib.ExitStack, path: Path, flags: int) -> int:
+    """A descriptor that is closed in the end."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    opened.callback(os.close, descriptor)
+    return descriptor
 
 
 def _now() -> str:

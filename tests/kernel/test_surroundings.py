@@ -70,6 +70,30 @@ def test_places_that_the_machine_does_not_have(tmp_path: Path) -> None:
     assert not [each for place in ("/", "/etc", "/run") for each in Path(place).iterdir() if name in each.name]
 
 
+def test_what_covers_the_way_to_others(tmp_path: Path) -> None:
+    """A folder that is shown in the place of one that other sources are in does not hide those."""
+    for each in ("over", "inner", "inner/deep", "outside"):
+        (tmp_path / each).mkdir()
+    (tmp_path / "inner/deep/file").write_text("held\n")
+    files = {
+        str(tmp_path): Seen(tmp_path / "over", make=True),
+        str(tmp_path / "a/b"): Seen(tmp_path / "inner/deep", make=True),
+        str(tmp_path / "c"): Seen(tmp_path / "inner/deep/file", read_only=True, make=True),
+    }
+    root, inner = f"/{tmp_path.name}-{os.getpid()}", Seen(tmp_path / "inner", make=True)
+    files = {f"{root}/x": inner, **files, f"/usr/share{root}": inner}
+    before = Path.cwd()
+    script = f"""
+        cd /usr/share{root}/deep && cat {root}/x/deep/file {tmp_path}/a/b/file {tmp_path}/c
+        ls {tmp_path}; touch {tmp_path}/d
+    """
+    assert surroundings.call(None, files, "", lambda: said("sh", "-c", script)) == "held\nheld\nheld\na\nc\n"
+    assert sorted(each.name for each in (tmp_path / "over").iterdir()) == ["a", "c", "d"]
+    assert not list((tmp_path / "over/a/b").iterdir())
+    assert surroundings.call(None, files, "", Path.cwd) == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["inner", "outside", "over"]
+
+
 def test_what_cannot_be_mounted(tmp_path: Path) -> None:
     """A file over a folder, something that is not there: the place is named."""
     with pytest.raises(KernelError, match="cannot mount on /etc: Not a directory"):
