@@ -7,6 +7,7 @@ decision; how a process is run and started again, the supervisor's.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import shutil
 import time
@@ -74,7 +75,7 @@ class Furnisher:
         folder = files_of(self._lab.folder, started.device)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = {"/etc/hosts": containers.hosts_file(pod, place.addresses)}
-        if text := containers.resolv_conf(pod, self.nameservers()):
+        if text := containers.resolv_conf(pod, self.nameservers):
             files["/etc/resolv.conf"] = text
         for target, text in files.items():
             (folder / Path(target).name).write_text(text, encoding="utf-8")
@@ -149,6 +150,7 @@ class Furnisher:
         )
         return _Told(environments, mounts, tasks)
 
+    @functools.cached_property
     def nameservers(self) -> tuple[str, ...]:
         """Where the cluster's DNS is: the addresses of the Service ``kube-system/kube-dns``, none if there is none."""
         service = self._snapshot.get(Service, names.SYSTEM, nameserver.SERVICE)
