@@ -376,15 +376,19 @@ class Lab(Cluster):
 
 
 def is_awaited(pod: Pod) -> bool:
-    """Tell whether a pod that has started becomes ready later: by a probe, or when its init containers are done.
+    """Tell whether a pod becomes ready later: by a probe, when its init containers are done, or because it is new.
 
+    New is one that was made because another got ready, as the next of a StatefulSet, and that nobody has started yet.
     What a readiness gate waits for may never come.
     """
-    if pod.metadata.deletion_timestamp or any(each.reason == GATES_NOT_READY for each in pod.status.conditions):
+    status = pod.status
+    if pod.metadata.deletion_timestamp or any(each.reason == GATES_NOT_READY for each in status.conditions):
         return False
-    if pod.status.phase == "Running":
+    if status.phase == "Running":
         return any(each.readiness_probe for each in pod.spec.containers)
-    return pod.status.phase == "Pending" and bool(pod.status.pod_ip and pod.spec.init_containers)
+    if status.phase not in (None, "Pending"):
+        return False
+    return bool(pod.spec.init_containers) if status.pod_ip else not status.conditions
 
 
 def _begun(name: str) -> contextlib.AbstractContextManager[None]:

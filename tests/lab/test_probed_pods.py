@@ -121,6 +121,24 @@ def test_ports_that_only_the_kubelet_asks(up: Up) -> None:
     assert ready(lab) == {"undeclared": True, "twice": True, "client-pod": True}
 
 
+def test_pods_that_wait_for_each_other_are_waited_for(up: Up) -> None:
+    """Each pod of a StatefulSet is made when the one before is ready: the lab is up when the last one is."""
+    lab = up("""\
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 3
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: main, image: x, ports: [{containerPort: 80}], readinessProbe: {tcpSocket: {port: 80}}}]}
+""")
+    assert ready(lab) == {"db-0": True, "db-1": True, "db-2": True, "client-pod": True}
+
+
 def test_the_wait_for_pods_is_bounded(up: Up) -> None:
     """What never gets ready is told of, and told how many are missing; the lab is up."""
     said: list[tuple[int, int]] = []
