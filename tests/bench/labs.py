@@ -1,8 +1,9 @@
 """How long labs take to come and go, and what a pod costs: whole commands, as people type them.
 
 Printed as a table by `make bench`, and by `python -m tests.bench.labs` alone. A pod's own part is what 200 pods take
-beyond 20, divided by 180: what a lab costs without pods is in neither. Memory is the kernel's (slabs and per-CPU data:
-namespaces, links, routes) and that of the lab's processes; what containers run comes on top of it, as on any machine.
+beyond 20, divided by 180: what a lab costs without pods is in neither. CPU time is that of all processors, and says
+more on a machine that has other work. Memory is the kernel's (slabs and per-CPU data: namespaces, links, routes) and
+that of the lab's processes; what containers run comes on top of it, as on any machine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from svcnat.kernel import netns
@@ -83,6 +85,15 @@ def own_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
+def cpu(pid: int) -> float:
+    """Seconds of processor time that a process has had; 0 if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def command(*words: str) -> float:
     """Run svcnat; seconds of wall time."""
     begun = time.perf_counter()
@@ -92,47 +103,55 @@ def command(*words: str) -> float:
     return time.perf_counter() - begun
 
 
-def lab(path: Path) -> tuple[float, float, int, int]:
-    """A lab of manifests: seconds up and down, and KiB of the kernel and of its processes."""
+def lab(path: Path) -> tuple[float, float, float, int, int]:
+    """A lab of manifests: seconds up and down, those of the processors, and KiB of the kernel and of its processes."""
     name = f"bench-{os.getpid()}"
-    before = kernel_kib()
+    before, begun = kernel_kib(), os.times()
     up = command("lab", "up", name, "-f", str(path))
-    kernel, used = kernel_kib() - before, sum(map(own_kib, processes(name)))
+    ended, own = os.times(), processes(name)
+    busy = ended.children_user + ended.children_system - begun.children_user - begun.children_system
+    busy += sum(map(cpu, own))
+    kernel, used = kernel_kib() - before, sum(map(own_kib, own))
     down = command("lab", "down", name)
     namespaces = [each for each in netns.names() if name in each]
     files = [str(each) for each in Path(os.environ["SVCNAT_RUNTIME_DIR"], "labs").iterdir()]
     if left := [*namespaces, *processes(name).values(), *files]:
         sys.exit(f"left behind: {', '.join(left)}")
-    return up, down, kernel, used
+    return up, down, busy, kernel, used
 
 
-def best(path: Path) -> tuple[float, float, float, float]:
+def best(path: Path) -> tuple[float, ...]:
     """The fastest of a few runs, and the middle of their memory."""
-    up, down, kernel, used = (sorted(column) for column in zip(*(lab(path) for _ in range(RUNS)), strict=True))
-    return up[0], down[0], kernel[RUNS // 2], used[RUNS // 2]
+    up, down, busy, kernel, used = (sorted(column) for column in zip(*(lab(path) for _ in range(RUNS)), strict=True))
+    return up[0], down[0], busy[0], kernel[RUNS // 2], used[RUNS // 2]
 
 
-def show(what: str, pods: int, up: float, down: float, memory: str) -> None:
-    print(f"| {what:<38} | {pods:>4} | {up:>7.2f} s | {down:>7.2f} s | {memory:>24} |", flush=True)
+def show(what: str, pods: str, figures: Sequence[float], *, each: bool = False) -> None:
+    """A row: of a whole lab in seconds and MiB, or of `each` pod in milliseconds and KiB."""
+    factor, unit, size, kind = (1e3, "ms", 1, "KiB") if each else (1, "s ", 1024, "MiB")
+    times = " | ".join(f"{factor * figure:>6.{1 if each else 2}f} {unit}" for figure in figures[:3])
+    memory = " + ".join(f"{figure / size:.0f}" for figure in figures[3:])
+    print(f"| {what:<38} | {pods:>4} | {times} | {f'{memory} {kind}':>18} |", flush=True)
 
 
 def main() -> None:
-    print(f"\n| a lab of {NODES} nodes{'':<20} | pods | {'up':>9} | {'down':>9} | {'kernel + processes':>24} |")
-    print(f"|{'-' * 40}|-----:|----------:|----------:|{'-' * 25}:|")
+    print(
+        f"\n| a lab of {NODES} nodes{'':<20} | pods | {'up':>9} | {'down':>9} | {'up, CPU':>9} | kernel + processes |"
+    )
+    print(f"|{'-' * 40}|-----:|----------:|----------:|----------:|-------------------:|")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SVCNAT_RUNTIME_DIR"] = folder
         for what, more in SORTS.items():
             few, many = (best(manifests(Path(folder), pods, more)) for pods in (FEW, MANY))
-            show(what, FEW, few[0], few[1], f"{few[2] / 1024:.0f} + {few[3] / 1024:.0f} MiB")
-            show(what, MANY, many[0], many[1], f"{many[2] / 1024:.0f} + {many[3] / 1024:.0f} MiB")
-            up, down, kernel, used = ((more - less) / (MANY - FEW) for more, less in zip(many, few, strict=True))
-            print(
-                f"| {'... for each pod':<38} |      | {1e3 * up:>6.1f} ms | {1e3 * down:>6.1f} ms "
-                f"| {f'{kernel:.0f} + {used:.0f} KiB':>24} |",
-                flush=True,
+            show(what, str(FEW), few)
+            show(what, str(MANY), many)
+            show(
+                "... for each pod",
+                "",
+                [(more - less) / (MANY - FEW) for more, less in zip(many, few, strict=True)],
+                each=True,
             )
-        up, down, kernel, used = best(ELEVEN)
-        show("netns-lab/eleven-tier, 2 nodes", 13, up, down, f"{kernel / 1024:.0f} + {used / 1024:.0f} MiB")
+        show("netns-lab/eleven-tier, 2 nodes", "13", best(ELEVEN))
 
 
 if __name__ == "__main__":
