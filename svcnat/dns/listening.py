@@ -16,7 +16,7 @@ Address = tuple[str, int]
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - pods answer at all of their addresses
 
-_BUFFER = 2 << 20  # bytes of packets that may wait
+_BUFFER = 8 << 20  # bytes of packets that may wait: some thousand, while a busy machine does something else
 _BACKLOG = 256
 _PKTINFO = {
     socket.AF_INET: (socket.IPPROTO_IP, getattr(socket, "IP_PKTINFO", 8)),

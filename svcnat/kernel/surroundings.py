@@ -2,7 +2,7 @@
 
 Everything happens in a thread of its own, which ends with it; the process, and the machine, stay as they are. The
 network namespace is :mod:`svcnat.kernel.netns`; which files there are is for others to decide. Sources:
-mount_namespaces(7), nss-resolve(8).
+mount_namespaces(7), nss-resolve(8), nscd(8), nss-mdns.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from svcnat.kernel.mountpoints import Mountpoints
 T = TypeVar("T")
 
 _BYPASSES = (
-    # With these, glibc asks the machine's resolver or cache instead of the servers of /etc/resolv.conf.
+    # With these, glibc asks the machine's resolver or cache instead of the servers of /etc/resolv.conf; the last one
+    # for names that end in .local.
     Path("/run/systemd/resolve/io.systemd.Resolve"),
     Path("/run/nscd/socket"),
+    Path("/run/avahi-daemon/socket"),
 )
 _PROC = Path("/proc")
 

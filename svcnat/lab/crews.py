@@ -28,6 +28,7 @@ from svcnat.lab.supervision import Crew, CrewState, Mount, Supervision, Task, fi
 from svcnat.lab.volumes import Files
 from svcnat.model.contents import contents, variables
 from svcnat.model.objects import ConfigMap, Container, Pod, Secret, Service
+from svcnat.model.services import cluster_ips_of
 from svcnat.store.snapshot import Snapshot
 
 _KINDS: dict[str, type[ConfigMap | Secret]] = {"ConfigMap": ConfigMap, "Secret": Secret}
@@ -154,7 +155,7 @@ class Furnisher:
     def nameservers(self) -> tuple[str, ...]:
         """Where the cluster's DNS is: the addresses of the Service ``kube-system/kube-dns``, none if there is none."""
         service = self._snapshot.get(Service, names.SYSTEM, nameserver.SERVICE)
-        return tuple(each for each in service.spec.cluster_ips if each != "None") if service else ()
+        return cluster_ips_of(service.spec) if service else ()
 
     def _environment(self, pod: Pod, container: Container, place: Place) -> tuple[dict[str, str], str]:
         """A container's variables, and what is missing for them."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from svcnat.kernel import netns
 from tests.bench import agent, labs
 from tests.bench.objects import endpoint_slice, service
+from tests.dns import load
 
 SIZES = (100, 1000, 5000)
 ENDPOINTS = 5
@@ -102,6 +103,8 @@ def main() -> None:
             measure(size, Path(folder))
     agent.main()
     labs.main()
+    print("\nNames, asked for in a pod of a lab\n")
+    load.main()
 
 
 if __name__ == "__main__":

@@ -1,31 +1,45 @@
-"""A client that asks so many questions a second, evenly, and counts answers: run it to measure a server.
+"""Programs in a pod that look names up all the time, and a count of what they were told: run it to measure a lab's DNS.
 
-Usage: python -m tests.dns.load [RATE [SECONDS]]: 5,000 Services, the server a process of its own in a namespace, the
-client in another one, 2,000 a second for 30 seconds. It prints; it asserts nothing.
+Usage: python -m tests.dns.load [RATE [SECONDS [SERVICES]]]: 2,000 questions a second for 30 seconds, about 5,000
+Services, from a pod on another node than the server's. It prints; it asserts nothing.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import signal
+import selectors
 import socket
-import subprocess
+import statistics
 import sys
-import tempfile
 import time
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from svcnat import api
+from svcnat.api.labs import load_lab
 from svcnat.dns import wire
-from svcnat.kernel import netns
-from svcnat.kernel.links import Device, Veth, build
+from svcnat.lab import nameserver, process
 
-SERVER, CLIENT = "10.0.0.1", "10.0.0.2"
+SERVER = "10.96.0.10"
+PATIENCE = 5.0  # seconds, as resolvers have
+CHANGES = 200
+TOPOLOGY = """\
+apiVersion: svcnat.io/v1alpha1
+kind: Topology
+nodes: [{name: here}, {name: there}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: asker}
+spec: {nodeName: there, containers: [{name: main, image: x}]}
+"""
 
 
 def manifest(services: int) -> str:
-    """So many Services, every tenth of them headless with three endpoints."""
-    documents = []
+    """So many Services, every tenth of them headless with three endpoints, and a client."""
+    documents = [TOPOLOGY]
     for n in range(services):
         headless = "  clusterIP: None\n" if n % 10 == 0 else ""
         documents.append(
@@ -42,76 +56,113 @@ def manifest(services: int) -> str:
     return "---\n".join(documents)
 
 
-def ask(rate: int, seconds: float, services: int, server: str = SERVER) -> tuple[int, int, list[float]]:
-    """Ask in this thread's namespace: questions, answers, and the seconds that each answer took."""
-    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    client.connect((server, 53))
-    client.setblocking(False)
+@dataclass(slots=True)
+class Tally:
+    """Questions, those that were answered well, and the seconds that it took them."""
+
+    asked: int = 0
+    took: list[float] = field(default_factory=list)
+
+
+def ask(rate: int, seconds: float, services: int) -> Tally:
+    """Ask evenly, here: as glibc and musl do, for A and AAAA at once, from one socket, which is closed afterwards."""
+    tally = Tally()
     questions = [
-        wire.question_of((f"s{n}", "default", "svc", "cluster", "local"), 1 if n % 3 else 28) for n in range(services)
+        [wire.question_of((f"s{n}", "default", "svc", "cluster", "local"), kind) for kind in (1, 28)]
+        for n in range(services)
     ]
-    sent: dict[int, float] = {}
-    took: list[float] = []
     began = time.perf_counter()
-    asked = 0
-    while (now := time.perf_counter()) < began + seconds + 2 and (sent or now < began + seconds):
-        if now < began + seconds:
-            while asked < (now - began) * rate:
-                ident = asked & 0xFFFF
-                client.send(wire.ask(ident, questions[asked * 7919 % services], recurse=True, edns=False, do=False))
-                sent[ident] = time.perf_counter()
-                asked += 1
-        try:
-            while True:
-                reply = client.recv(4096)
-                took.append(time.perf_counter() - sent.pop(int.from_bytes(reply[:2], "big")))
-        except BlockingIOError:
-            time.sleep(0.0005)
-    return asked, len(took), sorted(took)
+    with selectors.EpollSelector() as waiting:
+        while (now := time.perf_counter()) < began + seconds or waiting.get_map():
+            while now < began + seconds and tally.asked < (now - began) * rate:
+                client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                client.connect((SERVER, 53))
+                for ident, question in enumerate(questions[tally.asked // 2 * 7919 % services]):
+                    client.send(wire.ask(ident, question, recurse=True, edns=False, do=False))
+                waiting.register(client, selectors.EVENT_READ, (time.perf_counter(), {0, 1}))
+                tally.asked += 2
+            for key, _ in waiting.select(0.0005):
+                sent, idents = key.data
+                reply = key.fileobj.recv(4096)
+                if not reply[3] & 15 and reply[1] in idents:
+                    idents.discard(reply[1])
+                    tally.took.append(time.perf_counter() - sent)
+                if not idents:
+                    waiting.unregister(key.fileobj)
+                    key.fileobj.close()
+            if now > began + seconds + PATIENCE:
+                break
+        for key in list(waiting.get_map().values()):
+            waiting.unregister(key.fileobj)
+            key.fileobj.close()
+    return tally
+
+
+def change(lab: api.Lab) -> list[float]:
+    """The seconds from each of some commits to the first answer of it in a pod."""
+    took = []
+
+    def look(number: int) -> None:
+        question = wire.question_of((f"new{number}", "default", "svc", "cluster", "local"), 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE)
+            client.connect((SERVER, 53))
+            for _ in range(1000):
+                client.send(wire.ask(1, question, recurse=True, edns=False, do=False))
+                if not client.recv(4096)[3] & 15:
+                    return
+
+    def every_one() -> None:
+        for number in range(CHANGES):
+            text = f"apiVersion: v1\nkind: Service\nmetadata: {{name: new{number}}}\nspec: {{ports: [{{port: 80}}]}}"
+            (made,) = api.load(text=text).manifests
+            with lab.built.store.transaction() as transaction:
+                transaction.create(made.document)
+            committed = time.perf_counter()
+            look(number)
+            took.append(time.perf_counter() - committed)
+
+    lab.run("asker", every_one)
+    return sorted(took)
 
 
 def main(rate: int = 2000, seconds: int = 30, services: int = 5000) -> None:
     """Measure, and print."""
-    prefix = f"svcnat-load-{uuid.uuid4().hex[:8]}-"
-    names = [prefix + "server", prefix + "client"]
-    for name in names:
-        netns.create(name)
-    try:
-        build(
-            [
-                Veth(
-                    Device(netns.path(names[0]), "eth0", (f"{SERVER}/24",)),
-                    Device(netns.path(names[1]), "eth0", (f"{CLIENT}/24",)),
-                )
-            ]
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "all.yaml").write_text(manifest(services))
-            command = [sys.executable, "-m", "svcnat", "dns", "-f", folder, "--netns", names[0], "--listen", SERVER]
-            began = time.perf_counter()
-            with subprocess.Popen([*command, "--upstream", "none"], stderr=subprocess.PIPE, text=True) as process:
-                assert process.stderr
-                print(process.stderr.readline().strip(), f"after {time.perf_counter() - began:.1f} s")
-                before = cpu(process.pid)
-                with netns.entered(names[1]):
-                    asked, answered, took = ask(rate, seconds, services)
-                used = cpu(process.pid) - before
-                memory = next(
-                    line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmRSS" in line
-                )
-                process.send_signal(signal.SIGTERM)
-                process.wait()
-            print(f"asked {asked}, answered {answered}; processor {used / seconds:.0%} of a core; {memory}")
-            print(f"p50 {took[len(took) // 2] * 1e6:.0f} us, p99 {took[len(took) * 99 // 100] * 1e6:.0f} us")
-    finally:
-        for name in names:
-            netns.delete(name)
+    name = f"load-{uuid.uuid4().hex[:8]}"
+    with api.Lab.up(name, wanted=load_lab("-", stdin=io.BytesIO(manifest(services).encode()))) as lab:
+        try:
+            (server,) = process.running(*nameserver.command(name)[3:])
+            lab.run("asker", lambda: ask(100, 1, services))
+            before = cpu(server.pid)
+            tally = lab.run("asker", lambda: ask(rate, seconds, services))
+            used = (cpu(server.pid) - before) / seconds
+            took = sorted(tally.took)
+            print(
+                f"{rate} questions/s for {seconds} s from a pod, {services} services: asked {tally.asked}, answered "
+                f"{len(took)}, p50 {_at(took, 0.5)}, p99 {_at(took, 0.99)}; {used:.0%} of a core, {memory(server.pid)}"
+            )
+            changes = change(lab)
+            print(
+                f"change to answer, {len(changes)} new services: median {statistics.median(changes) * 1e3:.1f} ms, "
+                f"p99 {_at(changes, 0.99)}, longest {changes[-1] * 1e3:.1f} ms"
+            )
+        finally:
+            lab.down()
+
+
+def _at(found: list[float], part: float) -> str:
+    return f"{found[int(len(found) * part)] * 1e3:.1f} ms" if found else "-"
+
+
+def memory(pid: int) -> str:
+    """What a process has in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(f"{int(line.split()[1]) >> 10} MiB" for line in lines if line.startswith("VmRSS"))
 
 
 def cpu(pid: int) -> float:
     """Seconds of a processor that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -42,12 +42,13 @@ def serving(
     upstreams: Callable[[], tuple[Address, ...]] | None = None,
     patience: float = 1.5,
     limits: Limits | None = None,
+    port: int = 53,
 ) -> Iterator[Server]:
-    """Answer at addresses of a namespace, port 53, until the block ends."""
+    """Answer at addresses of a namespace until the block ends."""
     began, loops = threading.Event(), []
     forwarder = Forwarder(upstreams, opening_in(where), patience=patience) if upstreams else None
     with netns.entered(where):
-        sockets = [listen((address, 53)) for address in addresses or ("127.0.0.1",)]
+        sockets = [listen((address, port)) for address in addresses or ("127.0.0.1",)]
     server = Server(Responder(records, forwarder), sockets, limits or Limits())
 
     async def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,13 @@ def test_pods_and_endpoints_are_found(lab: LabFixture) -> None:
         lab.endpoints("nobody")
     with pytest.raises(UsageError, match="there is no pod, node or client 'nobody'\nlab pytest-"):
         lab.addresses_of("nobody")
+
+
+def test_programs_and_functions_find_services_by_name(lab: LabFixture) -> None:
+    """A pod's resolver asks the lab's DNS, for what is run there and for what is called there."""
+    address = lab.services["web"].spec.cluster_ip
+    assert lab.pod("web").run(["getent", "ahostsv4", "web.default"]).stdout.split()[0] == address
+    assert lab.pod("other/asker").call(lambda: socket.gethostbyname("web.default")) == address
 
 
 def test_waiting_in_vain_says_for_what(lab: LabFixture) -> None:

@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from svcnat import api
-from svcnat.lab import nameserver, process
+from svcnat.errors import ManifestError
+from svcnat.lab import nameserver, process, state
 from svcnat.lab.process import ProcessId
 from svcnat.model.objects import Deployment, Pod, Service
 from svcnat.model.pods import is_ready
 from tests.agents import until
-from tests.lab.conftest import namespaces_of, unused_name
+from tests.dns import load
+from tests.lab.conftest import NAMELESS, namespaces_of, unused_name
 
 pytestmark = pytest.mark.packets
 
@@ -292,3 +294,176 @@ def test_servers_come_and_go(up: Up) -> None:
     # A process that is killed takes the questions with it that it has read.
     assert len(lost) <= 2, lost
     until(lambda: sum(pod.status.container_statuses[0].restart_count or 0 for pod in servers(lab)) == 2, "the count")
+
+
+def test_no_question_is_lost_under_load(up: Up) -> None:
+    """2,000 questions a second from a pod to a server on another node, each pair of them a flow: all are answered."""
+    lab = up(load.manifest(50))
+    tally = lab.run("asker", lambda: load.ask(2000, 3, 50))
+    assert tally.asked >= 5000
+    assert len(tally.took) == tally.asked
+
+
+def test_a_lab_without(up: Up) -> None:
+    """A Topology can do without DNS: pods have the machine's resolv.conf, and no process runs for it."""
+    lab = up(
+        NAMELESS + MANIFESTS.removeprefix(TWO_NODES).replace("nodeName: left, ", "").replace("nodeName: right, ", "")
+    )
+    assert servers(lab) == []
+    assert dns_processes(lab) == []
+    assert state.read(lab.built.folder).supervisor is None
+    assert run(lab, "east", "cat", "/etc/resolv.conf").stdout == Path("/etc/resolv.conf").read_text(encoding="utf-8")
+
+
+OWN = """\
+apiVersion: svcnat.io/v1alpha1
+kind: Topology
+serviceCIDR: 10.128.0.0/24,fd00:10:128::/112
+---
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system}
+spec: {selector: {app: mine}, clusterIP: 10.128.0.53, ports: [{name: dns, port: 53, protocol: UDP}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: mine, namespace: kube-system, labels: {app: mine}}
+spec: {dnsPolicy: Default, containers: [{name: main, image: svcnat/dns}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: plain}
+spec: {containers: [{name: main, image: x}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other}
+spec:
+  dnsConfig: {searches: [example.com], options: [{name: ndots, value: "2"}, {name: use-vc}]}
+  containers: [{name: main, image: x}]
+"""
+
+
+def test_manifests_may_bring_their_own(up: Up) -> None:
+    """Then pods ask that, wherever it is, and there is no other; the image svcnat/dns answers."""
+    lab = up(OWN)
+    assert [pod.metadata.name for pod in all_pods(lab)] == ["other", "plain", "mine"]
+    assert run(lab, "plain", "cat", "/etc/resolv.conf").stdout.startswith("nameserver 10.128.0.53\nsearch ")
+    for where in ("plain", "other"):  # one asks over UDP, the other over TCP, which that Service does not have
+        found = run(lab, where, "getent", "ahostsv4", "kube-dns.kube-system.svc.cluster.local")
+        assert found.stdout[:11] == ("10.128.0.53" if where == "plain" else "")
+    assert "nameserver 10.128.0.53\nsearch default.svc.cluster.local svc.cluster.local cluster.local example.com\n" in (
+        text := run(lab, "other", "cat", "/etc/resolv.conf").stdout
+    )
+    assert text.endswith("options ndots:2 use-vc\n")
+
+
+def all_pods(lab: api.Lab) -> list[Pod]:
+    with lab.read() as snapshot:
+        return list(snapshot.list(Pod))
+
+
+def test_an_address_that_dns_has_is_refused_to_others(up: Up) -> None:
+    """A Service that asks for it is refused, with its line, and the lab is not built."""
+    taken = "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {clusterIP: 10.96.0.10, ports: [{port: 1}]}\n"
+    with pytest.raises(ManifestError, match=r"lab.yml:4: Service default/x: .* 10.96.0.10: .* already allocated"):
+        up(taken)
+
+
+BESIDE = """
+import subprocess, sys
+from svcnat import api
+from tests.dns.upstream import upstream
+from tests.lab.test_names import MANIFESTS, build, run, take_down
+from pathlib import Path
+
+ALIAS = '''---
+apiVersion: v1
+kind: Service
+metadata: {name: outside}
+spec: {type: ExternalName, externalName: plain.example.com}
+'''
+
+with upstream("/proc/thread-self/ns/net") as other:
+    lab = build(Path(sys.argv[1]), MANIFESTS + ALIAS)
+    try:
+        for where in ("east", "west"):
+            for name in ("plain.example.com", "outside", "missing.example.com", "web"):
+                print(where, name, run(lab, where, "getent", "ahostsv4", name).stdout.partition(" ")[0])
+        print(sorted(word for word, _ in other.asked if word in ("web", "east", "west")))
+        print(run(lab, "client", "getent", "ahostsv4", "plain.example.com").returncode)
+    finally:
+        take_down(lab)
+"""
+
+
+def beside(folder: Path, program: str, *mounts: str) -> list[str]:
+    """What a Python program prints on a machine of its own: network, mounts, processes and labs."""
+    (folder / "program.py").write_text(program)
+    script = "\n".join([*mounts, "ip link set lo up", f"exec {sys.executable} {folder}/program.py {folder}"])
+    done = subprocess.run(
+        ["unshare", "-rnm", "sh", "-ec", script],
+        env=os.environ | {"SVCNAT_RUNTIME_DIR": f"{folder}/run", "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_other_names_are_the_machines(tmp_path: Path) -> None:
+    """They are asked of its servers, in its network, also for pods that cannot reach these; cluster names never are."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.9\n")
+    lines = beside(tmp_path, BESIDE, f"mount --bind {tmp_path}/resolv.conf $(readlink -f /etc/resolv.conf)")
+    web = lines[3].split()[2]
+    assert lines == [
+        f"{where} {name} {answer}"
+        for where in ("east", "west")
+        for name, answer in (
+            ("plain.example.com", "192.0.2.1"),
+            ("outside", "192.0.2.1"),
+            ("missing.example.com", ""),
+            ("web", web),
+        )
+    ] + ["[]", "2"]
+
+
+BYPASSES = """
+import socket, sys, threading
+from pathlib import Path
+from tests.lab.test_names import MANIFESTS, build, run, take_down
+
+LOOK = "import socket; print(socket.socket(socket.AF_UNIX).connect_ex(%r))"
+asked = {}
+
+def refuse(listener, name):
+    while True:
+        listener.accept()[0].close()
+        asked[name] += 1
+
+for name in ("/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve", "/run/avahi-daemon/socket"):
+    Path(name).parent.mkdir(parents=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(name)
+    listener.listen()
+    asked[name] = 0
+    threading.Thread(target=refuse, args=(listener, name), daemon=True).start()
+
+lab = build(Path(sys.argv[1]), MANIFESTS)
+try:
+    for where in ("client", "east"):
+        for name in asked:
+            print(where, run(lab, where, sys.executable, "-c", LOOK % name).stdout.strip())
+    before = asked["/run/nscd/socket"]
+    print(run(lab, "east", "getent", "ahostsv4", "kubernetes").stdout.split()[0], asked["/run/nscd/socket"] - before)
+finally:
+    take_down(lab)
+"""
+
+
+def test_nobody_answers_in_place_of_the_clusters_dns(tmp_path: Path) -> None:
+    """Pods do not see the sockets of nscd, nss-resolve and nss-mdns, through which glibc would ask the machine's."""
+    lines = beside(tmp_path, BYPASSES, "mount -t tmpfs none /run")
+    assert lines == ["client 0"] * 3 + ["east 111"] * 3 + ["10.96.0.1 0"]
