@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,8 +132,10 @@ async def answering(
         raise MissingError("DNS needs the library dnspython: pip install '.[dns]'") from error
     records = Records(domain, serial=int(time.time()))
     service = Names(following, records)
-    ours = [each for each in wanted if isinstance(each, tuple)]
-    forwarder = Forwarder(_upstreams(upstreams, ours), _opening(upstream_netns)) if upstreams else None
+    opening = _opening(upstream_netns)
+    shared = namespaces.identity(netns) == namespaces.identity(upstream_netns)
+    ours = _Ours([each for each in wanted if shared and isinstance(each, tuple)], opening)
+    forwarder = Forwarder(_upstreams(upstreams, ours), opening) if upstreams else None
     async with contextlib.AsyncExitStack() as stack:
         await service.begin()
         stack.push_async_callback(service.end)
@@ -342,14 +344,41 @@ def _opening(netns: str | None) -> Opening:
     return opening
 
 
-def _upstreams(given: Sequence[str], ours: Sequence[Address]) -> Callable[[], tuple[Address, ...]]:
+class _Ours:
+    """The addresses at which we answer, among them all of the host where we answer everywhere."""
+
+    def __init__(self, addresses: Sequence[Address], opening: Opening) -> None:
+        self._addresses, self._opening = frozenset(addresses), opening
+
+    def __contains__(self, server: object) -> bool:
+        if not isinstance(server, tuple) or server in self._addresses:
+            return server in self._addresses
+        from svcnat.dns.listening import EVERYWHERE, family_of
+
+        address, port = server
+        everywhere = {(each, port) for each in EVERYWHERE if family_of(each) == family_of(address)}
+        return bool(everywhere & self._addresses) and self._is_of_this_host(address)
+
+    def _is_of_this_host(self, address: str) -> bool:
+        """True if something could be bound to it, port or no port."""
+        from svcnat.dns.listening import family_of
+
+        try:
+            with self._opening(family_of(address), socket.SOCK_DGRAM) as bound:
+                bound.bind((address, 0))
+        except OSError:
+            return False
+        return True
+
+
+def _upstreams(given: Sequence[str], ours: Container[Address]) -> Callable[[], tuple[Address, ...]]:
     """Whom to ask at the time: addresses as given, files as they are; never ourselves."""
     from svcnat.dns.forwarding import ResolvConf
 
     sources: list[Callable[[], tuple[Address, ...]]] = []
     for text in given:
         if "/" in text:
-            sources.append(ResolvConf(Path(text), ours=ours))
+            sources.append(ResolvConf(Path(text)))
         else:
             address = parse_address(text)
             sources.append(lambda address=address: (address,))  # type: ignore[misc]

@@ -133,12 +133,10 @@ async def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 class ResolvConf:
-    """The name servers of a file like /etc/resolv.conf, as it is at the time; without ours, who would ask us."""
+    """The name servers of a file like /etc/resolv.conf, as it is at the time."""
 
-    def __init__(
-        self, path: Path, *, ours: Sequence[Address] = (), clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._path, self._ours, self._clock = path, frozenset(ours), clock
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
         self._read_at = float("-inf")
         self._found: tuple[Address, ...] = ()
 
@@ -149,7 +147,7 @@ class ResolvConf:
             text = ""
             with contextlib.suppress(OSError):
                 text = self._path.read_text(encoding="utf-8", errors="replace")
-            self._found = tuple(each for each in name_servers(text) if each not in self._ours)
+            self._found = name_servers(text)
             self._read_at = now
         return self._found
 

@@ -102,13 +102,13 @@ def test_external_names_are_completed(where: str) -> None:
 
 
 def test_resolv_conf(tmp_path) -> None:
-    """The first three servers of the file, as it is at the time, and never we ourselves."""
+    """The first three servers of the file, as it is at the time."""
     file, now = tmp_path / "resolv.conf", [0.0]
-    servers = ResolvConf(file, ours=(("127.0.0.1", 53),), clock=lambda: now[0])
+    servers = ResolvConf(file, clock=lambda: now[0])
     assert servers() == ()
     file.write_text("search example.org\nnameserver 127.0.0.1\n#nameserver 192.0.2.9\nnameserver 192.0.2.1 \n")
     assert servers() == ()
     now[0] += 1
-    assert servers() == (("192.0.2.1", 53),)
+    assert servers() == (("127.0.0.1", 53), ("192.0.2.1", 53))
     text = "nameserver fe80::1%eth0\nnameserver ::1\nnameserver 300.1.1.1\nnameserver 1.1.1.1\nnameserver 2.2.2.2\n"
     assert name_servers(text) == (("fe80::1%eth0", 53), ("::1", 53), ("1.1.1.1", 53))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dns.message
@@ -20,8 +20,10 @@ from svcnat.api.naming import answering, parse_address
 from svcnat.cli.frame import main
 from svcnat.dns import wire
 from svcnat.errors import KernelError, SvcnatError, UsageError
+from svcnat.kernel import netns
 from tests.agents import runtime, until
 from tests.dns.serving import loopback, udp
+from tests.dns.upstream import upstream
 
 MANIFEST = """\
 apiVersion: v1
@@ -54,7 +56,8 @@ def asks(where: str, name: str) -> list[str]:
 @contextlib.contextmanager
 def running(where: str, folder: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     log = folder / "dns.log"
-    command = [sys.executable, "-m", "svcnat", "dns", "--netns", where, "--upstream", "none", *flags]
+    place = ("--netns", where, "--upstream", "none") if where else ()
+    command = [sys.executable, "-m", "svcnat", "dns", *place, *flags]
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
             until(lambda: "answering" in log.read_text() or process.poll() is not None, "the server's start")
@@ -64,6 +67,45 @@ def running(where: str, folder: Path, *flags: str) -> Iterator[subprocess.Popen[
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, log.read_text()
         assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@contextlib.contextmanager
+def beside(machine: str, folder: Path, *flags: str) -> Iterator[None]:
+    """Serve as `svcnat dns` on a machine of its own."""
+    with netns.entered(machine), running("", folder, *flags):
+        yield
+
+
+def ask_of(where: str, *words: str) -> str:
+    """The code and the first answer that dig gets at 127.0.0.1."""
+    with netns.entered(where):
+        done = subprocess.run(
+            ["dig", "@127.0.0.1", "+tries=1", "+time=10", *words], capture_output=True, text=True, check=False
+        )
+    answer = done.stdout.partition("ANSWER SECTION:\n")[2].split("\n")[0].split()[-1:]
+    return " ".join([done.stdout.partition("status: ")[2].partition(",")[0], *answer])
+
+
+def test_nobody_asks_himself(where: str, folder: Path) -> None:
+    """Who answers everywhere asks none of the host's addresses, even if its resolv.conf names them."""
+    servers = folder / "resolv.conf"
+    servers.write_text("nameserver 127.0.0.1\nnameserver 10.255.0.1\nnameserver 127.0.0.53\n")
+    manifest = write(folder, "a", "10.96.0.31")
+    flags = ("-f", manifest, "--listen", "0.0.0.0", "--listen", "::", "--upstream", str(servers))
+    with beside(where, folder, *flags):
+        # Of the names of addresses, "no" is said at once if there is nobody to ask.
+        assert ask_of(where, "-x", "192.0.2.1") == "NXDOMAIN"
+        assert ask_of(where, "other.example.com") == "SERVFAIL"
+        assert ask_of(where, "a.default.svc.cluster.local") == "NOERROR 10.96.0.31"
+
+
+def test_the_same_address_elsewhere_is_another_server(where: str, make_netns: Callable[[], str], folder: Path) -> None:
+    """Who answers at 127.0.0.1 of one namespace may ask 127.0.0.1 of another."""
+    machine = loopback(make_netns())
+    manifest = write(folder, "a", "10.96.0.31")
+    flags = ("-f", manifest, "--netns", where, "--listen", "127.0.0.1", "--upstream", "127.0.0.1")
+    with upstream(machine, "127.0.0.1"), beside(machine, folder, *flags):
+        assert ask_of(where, "plain.example.com") == "NOERROR 192.0.2.1"
 
 
 def write(folder: Path, name: str, ip: str) -> str:
