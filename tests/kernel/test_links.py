@@ -131,3 +131,62 @@ def test_a_device_that_is_down_takes_its_routes_along(make_netns: Callable[[], s
         assert not [route for route in ip(near.name, "-6", "route") if route["dst"] == "fd09::9"]
     with pytest.raises(MissingError):
         links.take_down(netns.path("svcnat-nowhere"), ["left"])
+
+
+def test_a_bridge_that_does_not_ask_who_listens(make_netns: Callable[[], str]) -> None:
+    """It has the MAC that it was given, snoops on no multicast, and lets a port send back where it came from."""
+    near, far = make_netns(), make_netns()
+    where = netns.path(near)
+    links.build(
+        [
+            Bridge(Device(where, "br", addresses=("10.9.0.1/24",), mac="02:00:0a:09:00:01")),
+            Veth(Device(where, "port", bridge="br", hairpin=True), Device(netns.path(far), "eth0")),
+        ]
+    )
+    (bridge,) = ip(near, "-details", "link", "show", "br")
+    (port,) = ip(near, "-details", "link", "show", "port")
+    assert bridge["address"] == "02:00:0a:09:00:01"
+    assert bridge["linkinfo"]["info_data"]["mcast_snooping"] == 0
+    assert port["linkinfo"]["info_slave_data"]["hairpin"] is True
+
+
+def test_what_is_unplugged_is_gone_on_both_sides(make_netns: Callable[[], str]) -> None:
+    """The other end goes, too, and what is gone already does no harm."""
+    near, far = make_netns(), make_netns()
+    links.build([Veth(Device(netns.path(near), "left"), Device(netns.path(far), "right"))])
+    links.unplug(netns.path(near), ["left", "nothing"])
+    links.unplug(netns.path(near), ["left"])
+    assert [each["ifname"] for name in (near, far) for each in ip(name, "link") if each["ifname"] != "lo"] == []
+
+
+def test_routes_are_replaced(make_netns: Callable[[], str]) -> None:
+    """One that is there goes another way, in either family; without the device it is an error."""
+    near, far = make_netns(), make_netns()
+    addresses = ("10.9.0.1/24", "fd09::1/64")
+    routes = (Route("10.8.0.0/16", "10.9.0.2"), Route("fd08::/64", "fd09::2"))
+    where = netns.path(near)
+    links.build([Veth(Device(where, "left", addresses=addresses, routes=routes), Device(netns.path(far), "right"))])
+    links.reroute(where, "left", [Route("10.8.0.0/16", "10.9.0.3"), Route("fd08::/64", "fd09::3")])
+    assert [each["gateway"] for each in ip(near, "route", "show", "10.8.0.0/16")] == ["10.9.0.3"]
+    assert [each["gateway"] for each in ip(near, "-6", "route", "show", "fd08::/64")] == ["fd09::3"]
+    with pytest.raises(KernelError, match="cannot change the routes through nothing"):
+        links.reroute(where, "nothing", [Route("10.8.0.0/16", "10.9.0.4")])
+
+
+def test_delay_where_the_kernel_can(make_netns: Callable[[], str]) -> None:
+    """Netem is asked for, and either there or told to be missing; asking leaves nothing."""
+    near, far = make_netns(), make_netns()
+    links.build([Veth(Device(netns.path(near), "left"), Device(netns.path(far), "right"))])
+    if links.can_delay():
+        links.delay(netns.path(near), "left", 0.02)
+        (queue,) = ip_tc(near, "left")
+        assert (queue["kind"], queue["options"]["delay"]["delay"]) == ("netem", pytest.approx(0.02))
+    else:
+        with pytest.raises(KernelError, match="cannot delay what leaves by left of"):
+            links.delay(netns.path(near), "left", 0.02)
+
+
+def ip_tc(namespace: str, device: str) -> Any:
+    """What ``tc -json`` says of a device's queues."""
+    command = ["tc", "-json", "-netns", namespace, "qdisc", "show", "dev", device]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
