@@ -81,7 +81,7 @@ class _Watcher:
         """Look and act until the lab is gone."""
         unsettled = True
         while (self._lab.folder / state.STORE).exists():
-            unsettled |= self._watch.changed() | self._is_silent()
+            unsettled |= self._watch.changed() | self._nodes_matter()
             if not unsettled:
                 unsettled = self._pause()
                 continue
@@ -93,12 +93,13 @@ class _Watcher:
             if unsettled:
                 time.sleep(_RETRY_SECONDS if self._said else _LOOK_SECONDS)
 
-    def _is_silent(self) -> bool:
-        """True if a node is silent: as time passes, there is something to do."""
+    def _nodes_matter(self) -> bool:
+        """True if somebody may have failed or mended nodes, or if one is silent, so that time alone makes work."""
         with contextlib.suppress(OSError):
             written = state.written(self._lab.folder)
             if written != self._recorded:
                 self._recorded, self._silent = written, bool(state.read(self._lab.folder).silent)
+                return True
         return self._silent
 
     def _settle(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from svcnat.errors import LabError
 from svcnat.kernel import netns
-from svcnat.lab import names, state
+from svcnat.lab import names, nodes, state
 from svcnat.model.objects import Event, Node, Pod
 from svcnat.testing.lab import LabFixture
 from tests.agents import until
@@ -234,6 +234,19 @@ def test_lost_nodes_survive_the_agent(three: LabFixture) -> None:
     assert len(asked(three)) == 4
     three.node("node-2").start()
     assert three.flows(20, to="web", from_="node-2").pods
+
+
+def test_what_was_begun_is_finished(three: LabFixture) -> None:
+    """A command that dies when it has written down what is to be is caught up by the lab itself, both ways."""
+    three.apply(THREE % "")
+    mine = pods_on(three, "node-2")
+    nodes.stop(three.built, ["node-2"])
+    until(lambda: not netns.exists(names.member(three.name, "node-2")), "the end of a node")
+    until(lambda: {each.pod for each in three.endpoints("web") if not each.ready} == mine, "its pods' unreadiness")
+    nodes.start(three.built, ["node-2"])
+    until(lambda: all(each.ready for each in three.endpoints("web")), "its return")
+    three.lab.follow()
+    assert asked(three) >= mine
 
 
 def test_every_node_is_off(three: LabFixture) -> None:
