@@ -167,9 +167,19 @@ for action in (lambda: netns.create("refused"), lambda: netns.entered("/proc/sel
     assert all(line.endswith("run as root, or inside unshare -rnm") for line in lines)
 
 
-@pytest.mark.parametrize("before", ["true", "mount -t tmpfs none /run"], ids=["run-as-it-is", "no-run-netns"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "true",
+        "mount -t tmpfs none /run && (cd /run && mkdir -p user/0/there && echo kept >file && ln -s user/0/there there)",
+    ],
+    ids=["run-as-it-is", "no-run-netns"],
+)
 def test_a_user_namespace_gets_a_run_netns_of_its_own(before: str) -> None:
-    """Under `unshare -rnm` isolate_run() hides the machine's names, once; names work in it, whatever /run was like."""
+    """Under `unshare -rnm` isolate_run() hides the machine's names, once; names work in it, whatever /run was like.
+
+    What else is in /run, such as the runtime folder of a session, stays.
+    """
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root, or `unshare -rnm`")
     script = """
@@ -181,6 +191,9 @@ netns.create("mine")
 mounts = Path("/proc/self/mountinfo").read_bytes()
 assert netns.isolate_run() and Path("/proc/self/mountinfo").read_bytes() == mounts
 assert netns.names() == ["mine"] and netns.exists("mine")
+if Path("/run/there").exists():
+    Path("/run/there/new").touch()
+    assert Path("/run/user/0/there/new").exists() and Path("/run/file").read_text() == "kept\\n"
 netns.delete("mine")
 """
     around = ("unshare", "-rnm", "sh", "-c", f'{before} && exec "$@"', "sh")
