@@ -13,7 +13,7 @@ from svcnat.agent.targets import Target
 from svcnat.api.cluster import Changed, Cluster
 from svcnat.controllers.readiness import GATES_NOT_READY
 from svcnat.errors import EndedError, LabError, SvcnatError
-from svcnat.kernel.surroundings import at_home
+from svcnat.kernel.errands import at_home
 from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
 from svcnat.model.manifests import load as load_texts

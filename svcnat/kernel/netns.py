@@ -11,13 +11,12 @@ import contextlib
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from svcnat.errors import KernelError, MissingError, PrivilegeError, UsageError
-from svcnat.kernel import syscalls
+from svcnat.kernel import errands, syscalls
 
 T = TypeVar("T")
 
@@ -183,22 +182,12 @@ def call(name_or_path: str | os.PathLike[str] | None, function: Callable[[], T])
         PrivilegeError: CAP_SYS_ADMIN is missing, here or there.
 
     """
-    results: list[T] = []
-    failures: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            with entered(name_or_path):
-                results.append(function())
-        except BaseException as error:  # noqa: BLE001 - handed over to the caller, whatever it is
-            failures.append(error)
+    def work() -> T:
+        with entered(name_or_path):
+            return function()
 
-    thread = threading.Thread(target=work, name="svcnat-netns")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
+    return errands.call(work)
 
 
 def call_apart(function: Callable[[], T]) -> T:

@@ -83,32 +83,6 @@ def call(
     return netns.call(name_or_path, work)
 
 
-def at_home(function: Callable[[], T]) -> T:
-    """The result of `function`, called where the process is, whatever pod the calling thread is in.
-
-    Raises:
-        PrivilegeError: CAP_SYS_ADMIN is missing.
-        KernelError: the kernel refused.
-
-    """
-    home, here = (Path(each, "ns") for each in ("/proc/self", "/proc/thread-self"))
-    kinds = ("mnt", "uts", "net")
-    if all((home / kind).stat().st_ino == (here / kind).stat().st_ino for kind in kinds):
-        return function()
-
-    def work() -> T:
-        with _refusing(), contextlib.ExitStack() as stack:
-            descriptors = [os.open(home / kind, os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
-            for each in descriptors:
-                stack.callback(os.close, each)
-            syscalls.unshare(syscalls.FS)
-            for each in descriptors:
-                syscalls.setns(each, 0)
-        return function()
-
-    return netns.call(None, work)
-
-
 def begin_apart() -> bool:
     """Give this process mounts of its own, which follow the machine's, with the /proc of its own PID namespace.
 
@@ -216,7 +190,11 @@ def _move_in(house: int) -> None:
     """Give the thread the mounts of the process of a pidfd, and what it starts, its PID namespace."""
     folder = Path.cwd()
     syscalls.unshare(syscalls.FS)
-    syscalls.setns(house, syscalls.NEWNS | syscalls.NEWPID)
+    try:
+        syscalls.setns(house, syscalls.NEWNS | syscalls.NEWPID)
+    except PermissionError:
+        # Mounts are entered with CAP_SYS_CHROOT, which not every container has: it sees the /proc outside, then.
+        syscalls.setns(house, syscalls.NEWPID)
     # By its name in these mounts: entering them led to their root.
     with contextlib.suppress(OSError):
         os.chdir(folder)

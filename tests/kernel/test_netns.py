@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from svcnat.errors import KernelError, MissingError, SvcnatError, UsageError
-from svcnat.kernel import netns
+from svcnat.kernel import errands, netns
 
 
 def run_python(script: str, *around: str) -> str:
@@ -207,3 +207,18 @@ def test_every_error_is_ours() -> None:
     assert issubclass(MissingError, SvcnatError)
     with pytest.raises(SvcnatError), netns.entered("/nonexistent/path"):
         pass
+
+
+def test_errands_are_done_at_home(make_netns: Callable[[], str]) -> None:
+    """A function that entered namespaces, one within the other, has things done where all began; errors come back."""
+    one, two = make_netns(), make_netns()
+    home = netns.identity()
+
+    def within() -> tuple[object, ...]:
+        with pytest.raises(ZeroDivisionError):
+            errands.at_home(lambda: 1 / 0)
+        return netns.identity(), errands.at_home(netns.identity), netns.identity()
+
+    here = netns.identity(two)
+    assert netns.call(one, lambda: netns.call(two, within)) == (here, home, here)
+    assert errands.at_home(netns.identity) == home
