@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ def file_id(path: Path) -> FileId | None:
     """Return which file is at a path; None if there is none.
 
     Raises:
-        StoreError: it cannot be told.
+        StoreError: it cannot be told, or it is no plain file: SQLite would leave a journal beside a device.
 
     """
     try:
@@ -49,6 +50,8 @@ def file_id(path: Path) -> FileId | None:
         raise StoreError(
             f"{path}: cannot look at the state file: {reason}; run as root, or name another file"
         ) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreError(f"{path}: the state file is no plain file: name another one")
     return status.st_dev, status.st_ino
 
 
@@ -129,5 +132,5 @@ def _advice(error: sqlite3.Error) -> str:
     if name == "SQLITE_IOERR_SHORT_READ":
         return "its log is another file's; let programs that hold that one end, or take -wal and -shm beside it away"
     if name.startswith("SQLITE_IOERR"):
-        return "reading or writing failed: is the disk full or broken, or is this no plain file?"
+        return "reading or writing failed: is the disk full or broken?"
     return f"the state file cannot be used: {error}"

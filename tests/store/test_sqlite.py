@@ -178,12 +178,13 @@ def test_a_file_without_identity_is_damaged(path: Path, damage: str) -> None:
 
 
 def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
-    """Neither a pipe nor a device, and nothing waits for them."""
+    """Neither a pipe nor a device, and nothing waits for them, or is left beside them."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for odd in (pipe, Path("/dev/null")):
         with pytest.raises(StoreError, match="no plain file"):
             Store.open(odd)
+        assert not Path(f"{odd}-journal").exists()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_another_programs_database_is_refused(path: Path) -> None:
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     """Whatever stands at the path is named."""
-    with pytest.raises(StoreError, match="cannot open the state file"):
+    with pytest.raises(StoreError, match="no plain file"):
         Store.open(tmp_path)
 
 
