@@ -147,9 +147,11 @@ class Records:
             target = found[0].data
             assert isinstance(target, tuple)
             owner = tuple(label.lower() for label in target)
+            if any(each.owner == owner for each in records):
+                break  # a circle: whoever made it sees it, each record once (RFC 2181, section 5)
             if not self._is_ours(owner):
                 return Answer("NOERROR", tuple(records), elsewhere=target)
-        return Answer("NOERROR", tuple(records))  # a circle: whoever made it sees it
+        return Answer("NOERROR", tuple(records))
 
     def _is_ours(self, name: Name) -> bool:
         return name[-len(self.domain) :] == self.domain

@@ -165,13 +165,16 @@ def test_labels_are_compared_whole() -> None:
 
 
 def test_an_external_name_that_leads_to_itself_ends() -> None:
-    """A circle of CNAMEs is answered, and not followed for ever."""
+    """A circle of CNAMEs is answered, each once, and not followed for ever."""
     records = Records()
     records.put(service("a", type="ExternalName", external_name="b.default.svc.cluster.local"), ())
     records.put(service("b", type="ExternalName", external_name="a.default.svc.cluster.local"), ())
-    found = records.answer(("a", "default", "svc", "cluster", "local"), "A")
-    assert found is not None
-    assert {each.type for each in found.records} == {"CNAME"}
+    records.put(service("c", type="ExternalName", external_name="C.default.svc.cluster.local"), ())
+    records.put(service("d", type="ExternalName", external_name="a.default.svc.cluster.local"), ())
+    for name, owners in (("a", "ab"), ("c", "c"), ("d", "dab")):
+        found = records.answer((name, "default", "svc", "cluster", "local"), "A")
+        assert found is not None
+        assert [(each.type, each.owner[0]) for each in found.records] == [("CNAME", owner) for owner in owners]
 
 
 def test_turning_keeps_aliases_in_front() -> None:
