@@ -83,12 +83,12 @@ def following(
     if lab:
         if state or netns or config or paths:
             raise UsageError(LAB_BRINGS_ITS_OWN)
-        from svcnat.api.labs import Lab
+        from svcnat.api import lab_agents
 
         if patient:
             import svcnat.agent.agent  # noqa: F401 - in the meantime
 
-        return Lab.following(lab, patient=patient)
+        return lab_agents.following(lab, patient=patient)
     if paths and state:
         raise UsageError("-f follows manifests, --state (or SVCNAT_STATE) a state file: one of them")
     if "-" in paths:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
-from svcnat.agent.targets import Target
+from svcnat.api import lab_agents
 from svcnat.api.cluster import Changed, Cluster
 from svcnat.controllers.readiness import GATES_NOT_READY
 from svcnat.errors import EndedError, LabError, SvcnatError
 from svcnat.kernel.errands import at_home
-from svcnat.model.configuration import Configuration
 from svcnat.model.manifests import Loaded
 from svcnat.model.manifests import load as load_texts
 from svcnat.model.objects import Pod, Resource
@@ -24,11 +23,8 @@ from svcnat.store.folder import read_sources
 if TYPE_CHECKING:
     import subprocess
 
-    from svcnat.agent.attempts import Ran, Runner
     from svcnat.agent.control import Client
-    from svcnat.agent.probes import Key
     from svcnat.agent.report import Report
-    from svcnat.api.agents import Following
     from svcnat.lab import labs  # imported late: only labs pay for them
     from svcnat.lab.topology import Topology
 
@@ -38,7 +34,6 @@ Progress = Callable[[int, int], None]
 
 READY_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
-_NOT_FOUND = 127  # how a shell says that there is no such command
 _PASSES = 1_000  # more pods than that have never waited for each other
 _LEAST_GRACE = 1.0  # seconds, as the kubelet's, for pods that are to go at once
 _TRIES = 4  # an agent may be killed at any moment, also while it starts
@@ -86,7 +81,7 @@ class Lab(Cluster):
     def __init__(self, lab: labs.Lab) -> None:
         """Work on a lab that runs; :meth:`up` and :meth:`find` are how to get one."""
         self.built = lab
-        super().__init__(lab.store, _configuration(lab.topology), _targets(lab))
+        super().__init__(lab.store, lab_agents.configuration_of(lab.topology), lab_agents.targets_of(lab))
 
     @classmethod
     def up(
@@ -139,31 +134,6 @@ class Lab(Cluster):
 
         labs.enter(name)
         return cls(labs.Lab.open(name))
-
-    @staticmethod
-    def following(name: str, *, patient: bool = False) -> Following:
-        """What the agent of a lab follows; `patient` waits for a lab that is being built.
-
-        Raises:
-            LabError: there is none of that name, or only parts of one.
-
-        """
-        from svcnat.api.agents import Following
-        from svcnat.lab import labs, state
-
-        labs.enter(name)
-        if patient:
-            state.wait_until_built(state.folder_of(name))
-        with labs.Lab.open(name) as lab:
-            folder, topology = lab.folder, lab.topology
-            return Following(
-                lab.store.path,
-                _targets(lab),
-                lambda: _configuration(topology),
-                opening=lambda _: labs.open_store(folder, topology, create=False),
-                run=_runner(lab),
-                home=folder,
-            )
 
     @property
     def nameless(self) -> bool:
@@ -399,45 +369,3 @@ def _begun(name: str) -> contextlib.AbstractContextManager[None]:
 
 def _name(pod: Pod) -> str:
     return f"{pod.metadata.namespace}/{pod.metadata.name}"
-
-
-def _runner(lab: labs.Lab) -> Runner:
-    """What runs the commands of exec probes, each in its pod, with the environment of its container.
-
-    A program that this machine does not have is the image's, as grpc_health_probe: like the rest of the image it is
-    stood in for, and finds that all is well.
-    """
-
-    async def run(key: Key, command: Sequence[str]) -> Ran:
-        from svcnat.agent import commands
-        from svcnat.agent.attempts import Ran
-
-        about = key.name, key.namespace, key.part
-
-        def spawn(words: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-            return lab.spawn(key.name, words, key.namespace, key.part, **options)
-
-        try:
-            ran = await commands.run_by(spawn, command)
-        except LabError as error:
-            if not (isinstance(error.__cause__, FileNotFoundError) and lab.stands_in_for(*about)):
-                raise
-            return Ran(0, b"")
-        return Ran(0, b"") if ran.code == _NOT_FOUND and lab.stands_in_for(*about) else ran
-
-    return run
-
-
-def _targets(lab: labs.Lab) -> tuple[Target, ...]:
-    return tuple(Target(node, str(where), optional=True) for node, where in lab.nodes)
-
-
-def _configuration(topology: Topology) -> Configuration:
-    """A lab's configuration follows from its topology; several labs on one machine cannot have the same pages."""
-    return Configuration(
-        cluster_cidr=str(topology.cluster),
-        service_cidr=str(topology.services),
-        bridge_masquerade=topology.declaration.bridge_masquerade,
-        metrics_bind_address="",
-        healthz_bind_address="",
-    )

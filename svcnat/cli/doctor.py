@@ -55,15 +55,15 @@ def _look(options: argparse.Namespace) -> Facts:
 
     trouble: list[str] = []
     if options.lab:
+        from svcnat.api.lab_agents import configuration_of
         from svcnat.kernel import netns
         from svcnat.lab import labs, names, state, topology
 
         labs.enter(options.lab)
         folder = state.folder_of(options.lab)
         plan = topology.plan(state.read(folder).topology)
-        config = Configuration(cluster_cidr=str(plan.cluster), service_cidr=str(plan.services))
         places = [Where(node.name, str(netns.path(names.member(options.lab, node.name)))) for node in plan.nodes]
-        return gather(places, folder / state.STORE, config)
+        return gather(places, folder / state.STORE, configuration_of(plan))
     try:
         config = api.configuration(options.config)
     except ManifestError as error:

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _names(options: argparse.Namespace) -> list[str]:
-    from svcnat.lab.labs import labs
+    from svcnat.lab.listing import labs
 
     name = options.lab if options.name is None else options.name
     if not options.all:

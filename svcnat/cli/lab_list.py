@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from svcnat.cli.terminal import say, table
 
 if TYPE_CHECKING:  # costs more to import than a help page may take
-    from svcnat.lab.labs import Summary
+    from svcnat.lab.listing import Summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print one line a lab."""
-    from svcnat.lab.labs import labs
+    from svcnat.lab.listing import labs
 
     rows = [[lab.name, _status(lab), str(lab.nodes), str(lab.pods)] for lab in labs()]
     if not rows:

@@ -31,14 +31,14 @@ def find(options: argparse.Namespace) -> Lab:
 
 
 def _only(nodes: Collection[str]) -> str:
-    from svcnat.lab.labs import Lab, labs
+    from svcnat.lab.labs import Lab
+    from svcnat.lab.listing import running
 
     found = []
-    for lab in labs():
-        if lab.state == "running":
-            with Lab.open(lab.name) as opened:
-                if {name for name, _ in (*opened.nodes, *opened.clients)}.issuperset(nodes):
-                    found.append(lab.name)
+    for name in running():
+        with Lab.open(name) as lab:
+            if {member for member, _ in (*lab.nodes, *lab.clients)}.issuperset(nodes):
+                found.append(name)
     if len(found) != 1:
         what = f"has {' and '.join(nodes)}" if nodes else "is up"
         raise LabError(f"several labs: say --lab {' or --lab '.join(found)}" if found else f"no lab {what}")

@@ -38,10 +38,11 @@ def choose(word: str, namespace: str, lab: str | None) -> tuple[str, str]:
 
 
 def _of_selected(kind: Kind, name: str, namespace: str, lab: str | None) -> tuple[str, str]:
-    from svcnat.lab.labs import Lab, labs
+    from svcnat.lab.labs import Lab
+    from svcnat.lab.listing import running
 
     having: dict[str, list[Pod]] = {}
-    for each in [lab] if lab else [found.name for found in labs() if found.state == "running"]:
+    for each in [lab] if lab else running():
         with Lab.open(each) as opened, opened.store.read() as snapshot:
             resource = snapshot.get(kind.type, namespace, name)
             if resource is not None:
@@ -72,11 +73,12 @@ def _selected(snapshot: Snapshot, resource: Resource) -> list[Pod]:
 
 def lab_with(where: str, namespace: str) -> str:
     """The one lab that has something called `where`."""
-    from svcnat.lab.labs import Lab, labs
+    from svcnat.lab.labs import Lab
+    from svcnat.lab.listing import running
 
     found: list[str] = []
-    running = [lab.name for lab in labs() if lab.state == "running"]
-    for name in running:
+    up = running()
+    for name in up:
         with Lab.open(name) as lab:
             try:
                 lab.netns_of(where, namespace)
@@ -87,4 +89,4 @@ def lab_with(where: str, namespace: str) -> str:
         return found[0]
     if found:
         raise LabError(f"several labs have a {where!r}: say --lab {found[0]} or another of {', '.join(found)}")
-    raise LabError(f"no lab has a {where!r}" if running else "no lab is up: `svcnat lab up` builds one")
+    raise LabError(f"no lab has a {where!r}" if up else "no lab is up: `svcnat lab up` builds one")

@@ -12,26 +12,23 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from msgspec.structs import replace
 
 from svcnat.errors import LabError, PrivilegeError
 from svcnat.kernel import netns, surroundings
-from svcnat.lab import agent, fabric, lines, names, network, process, state, topology, watcher
+from svcnat.lab import agent, fabric, lines, names, network, process, state, stores, topology, watcher
 from svcnat.lab.state import Record
 from svcnat.lab.supervision import Crew, Supervision, read_crew
 from svcnat.lab.topology import Topology
-from svcnat.model.objects import Condition, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta
-from svcnat.store.sqlite import Store, utc_now
+from svcnat.store.sqlite import Store
 
 T = TypeVar("T")
 
 _PATIENCE = 2.0  # seconds for the supervisor, without which a command starts all the same
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}  # as Go calls them
 _ROOTS_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -80,7 +77,7 @@ class Lab:
             network.build(name, plan)
             if any(each.link.loss for each in plan.members):
                 fabric.write(name, plan, ())
-            store = _furnished(folder, plan)
+            store = stores.create_store(folder, plan)
             record = Record(state.boot(), plan.declaration, standin, attendant, supervisor, path=_search_path())
             state.write(folder, record)
             if network.has_lines(name):
@@ -101,7 +98,7 @@ class Lab:
         """
         folder = state.folder_of(name)
         plan = topology.plan(state.read(folder).topology)
-        return cls(name, folder, plan, open_store(folder, plan, create=False))
+        return cls(name, folder, plan, stores.open_store(folder, plan))
 
     def close(self) -> None:
         """Close the store; the lab goes on."""
@@ -243,21 +240,6 @@ class Lab:
         return netns.path(names.member(self.name, name))
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A lab in a list; one that does not run is `broken`: half-built, crashed, or ended by a reboot.
-
-    `pods` are those that somebody asked for. `attended` is True if its agent runs; otherwise the next change has one
-    started, if that is possible.
-    """
-
-    name: str
-    state: Literal["running", "broken"]
-    nodes: int
-    pods: int
-    attended: bool = False
-
-
 def enter(name: str) -> None:
     """Go where the lab is, if it is a rootless one: see :func:`svcnat.lab.rootless.enter`.
 
@@ -269,38 +251,6 @@ def enter(name: str) -> None:
         from svcnat.lab import rootless
 
         rootless.enter(name)
-
-
-def labs() -> list[Summary]:
-    """Every lab with a folder, and what only its namespaces tell of, by name.
-
-    With another runtime folder than the usual one, labs without a folder in it are someone else's, and left out.
-
-    Raises:
-        LabError: the runtime folder is no folder.
-        PrivilegeError: it, or a lab in it, is another user's.
-
-    """
-    found = {name for name in state.folders() if names.is_label(name)} | set(state.kept())
-    if "SVCNAT_RUNTIME_DIR" not in os.environ:
-        found |= {lab for namespace in netns.names() if (lab := names.lab_of(namespace))}
-    return [_summary(name) for name in sorted(found)]
-
-
-def _summary(name: str) -> Summary:
-    try:
-        folder = state.folder_of(name)
-        record = state.read(folder)
-    except LabError:
-        return Summary(name, "broken", 0, 0)
-    if state.keeper_of(name).exists():
-        from svcnat.lab import rootless
-
-        if not rootless.runs(name):
-            return Summary(name, "broken", 0, 0)
-    nodes = max(len(record.topology.nodes), 1)
-    pods = sum(not pod.name.startswith(f"{names.SYSTEM}/") for pod in record.pods.values())
-    return Summary(name, "running", nodes, pods, agent.runs(folder, record.agent))
 
 
 def down(name: str) -> None:
@@ -352,49 +302,3 @@ def _search_path() -> str:
 
 def _namespaces(name: str) -> list[str]:
     return [namespace for namespace in netns.names() if namespace.startswith(names.prefix_of(name))]
-
-
-def open_store(folder: Path, plan: Topology, *, create: bool) -> Store:
-    """Open the store of the lab in `folder`, with the ranges of its topology."""
-    return Store.open(
-        folder / state.STORE,
-        create=create,
-        service_cidrs=[str(cidr) for cidr in plan.services],
-        load_balancer_pool=[str(cidr) for cidr in plan.balancers],
-        graceful=True,
-    )
-
-
-def _furnished(folder: Path, plan: Topology) -> Store:
-    """A new store that knows the nodes."""
-    store = open_store(folder, plan, create=True)
-    try:
-        with store.transaction() as transaction:
-            for node in plan.nodes:
-                transaction.put(_node_object(node))
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def _node_object(node: topology.Node) -> Node:
-    machine = os.uname().machine
-    platform = {"os": "linux", "arch": _ARCHITECTURES.get(machine, machine)}
-    labels = {
-        "kubernetes.io/hostname": node.name,
-        # As the kubelet has them; the second form is old, and manifests still ask for it.
-        **{f"{prefix}kubernetes.io/{key}": text for prefix in ("", "beta.") for key, text in platform.items()},
-        **node.labels,
-    }
-    addresses = [NodeAddress(type="InternalIP", address=address) for address in node.addresses]
-    return Node(
-        metadata=ObjectMeta(name=node.name, labels=labels),
-        spec=NodeSpec(pod_cidr=str(node.pods.v4), pod_cidrs=[str(cidr) for cidr in node.pods]),
-        status=NodeStatus(
-            addresses=[*addresses, NodeAddress(type="Hostname", address=node.name)],
-            conditions=[
-                Condition(type="Ready", status="True", reason="KubeletReady", last_transition_time=utc_now()),
-            ],
-        ),
-    )

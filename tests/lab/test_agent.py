@@ -20,7 +20,7 @@ from svcnat import api
 from svcnat.agent.control import AgentState, socket_of_state
 from svcnat.errors import BusyError, LabError, UnfollowedError
 from svcnat.kernel import lock, netns
-from svcnat.lab import agent, labs, process, state
+from svcnat.lab import agent, listing, process, state
 from svcnat.lab.process import ProcessId
 from tests.agents import until
 from tests.lab.conftest import NAMELESS, namespaces_of, unused_name
@@ -92,11 +92,11 @@ def kill(lab: api.Lab) -> ProcessId:
 
 
 def status(lab: api.Lab) -> AgentState:
-    return api.status(api.Lab.following(lab.built.name))
+    return api.status(api.following(lab=lab.built.name))
 
 
-def summary(lab: api.Lab) -> labs.Summary:
-    (found,) = [each for each in labs.labs() if each.name == lab.built.name]
+def summary(lab: api.Lab) -> listing.Summary:
+    (found,) = [each for each in listing.labs() if each.name == lab.built.name]
     return found
 
 
@@ -238,12 +238,12 @@ def test_rules_cannot_be_taken_from_an_agent(up: Up) -> None:
     """Cleanup and run --once name the agent that keeps the rules; without it they work."""
     lab = up()
     node = f"svcnat.{lab.built.name}.node-1"
-    for function in (lambda: api.cleanup(node), lambda: api.follow_once(api.Lab.following(lab.built.name))):
+    for function in (lambda: api.cleanup(node), lambda: api.follow_once(api.following(lab=lab.built.name))):
         with pytest.raises(BusyError, match=rf"an agent \(pid {agent_of(lab).pid}\) keeps the rules"):
             function()
     kill(lab)
     assert api.cleanup(node).families == ("ip",)
-    assert api.follow_once(api.Lab.following(lab.built.name)).targets[0].endpoints == 1
+    assert api.follow_once(api.following(lab=lab.built.name)).targets[0].endpoints == 1
 
 
 def test_the_agent_of_a_lab_that_is_never_finished_ends(runtime: Path) -> None:
@@ -364,5 +364,5 @@ def test_a_lab_that_is_gone_has_no_agent(runtime: Path) -> None:
     with pytest.raises(LabError, match="there is no lab"):
         agent.have(folder)
     with pytest.raises(LabError, match="there is no lab"):
-        api.Lab.following(folder.name, patient=True)
+        api.following(lab=folder.name, patient=True)
     assert not folder.exists()

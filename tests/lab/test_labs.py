@@ -13,7 +13,7 @@ import pytest
 
 from svcnat.errors import KernelError, LabError
 from svcnat.kernel import netns, sysctl
-from svcnat.lab import kubelet, labs, names, process, state, topology
+from svcnat.lab import kubelet, labs, listing, names, process, state, topology
 from svcnat.lab.labs import Lab
 from svcnat.model.objects import Node
 from tests.lab.conftest import BuildLab, namespaces_of, unused_name
@@ -68,7 +68,7 @@ def test_labs_do_not_meet(build_lab: BuildLab, runtime: Path) -> None:
     for lab in built:
         create(lab, pod("a"))
         assert kubelet.start(lab).started == ["default/a"]
-    assert {each.name for each in labs.labs()} >= {lab.name for lab in built}
+    assert {each.name for each in listing.labs()} >= {lab.name for lab in built}
     with pytest.raises(LabError, match=f"lab {built[0].name} exists already"):
         Lab.up(built[0].name)
     assert len(namespaces_of(built[0].name)) == 4
@@ -155,9 +155,9 @@ def test_namespaces_without_a_folder_are_a_lab_to_take_down(runtime: Path) -> No
     assert namespaces_of(name) == []
 
 
-def summary(name: str) -> labs.Summary:
+def summary(name: str) -> listing.Summary:
     """A lab's entry in the list."""
-    (found,) = [each for each in labs.labs() if each.name == name]
+    (found,) = [each for each in listing.labs() if each.name == name]
     return found
 
 
@@ -166,9 +166,9 @@ def test_a_runtime_folder_that_is_none_is_an_error(tmp_path: Path, monkeypatch: 
     (tmp_path / "file").touch()
     monkeypatch.setenv("SVCNAT_RUNTIME_DIR", str(tmp_path / "file"))
     with pytest.raises(LabError, match="Not a directory"):
-        labs.labs()
+        listing.labs()
     monkeypatch.setenv("SVCNAT_RUNTIME_DIR", str(tmp_path / "none"))
-    assert labs.labs() == []
+    assert listing.labs() == []
 
 
 def test_the_list_counts_nodes_and_pods(build_lab: BuildLab) -> None:
@@ -176,7 +176,7 @@ def test_the_list_counts_nodes_and_pods(build_lab: BuildLab) -> None:
     lab = build_lab(topology.simple(nodes=2))
     create(lab, pod("a"), pod("b"), pod("c"))
     kubelet.start(lab)
-    assert summary(lab.name) == labs.Summary(lab.name, "running", 2, 3)
+    assert summary(lab.name) == listing.Summary(lab.name, "running", 2, 3)
 
 
 def test_a_process_id_of_a_stranger_is_not_signalled(build_lab: BuildLab) -> None:
