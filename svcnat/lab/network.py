@@ -238,7 +238,12 @@ def _via(networks: Ranges, gateway: Addresses) -> tuple[Route, Route]:
 
 
 def _bridge(router: Path, name: str, network: Ranges, routes: tuple[Route, ...]) -> Device:
-    return Device(router, name, addresses=addressing.interface(network, addressing.router(network)), routes=routes)
+    address = addressing.router(network)
+    # By itself a bridge has the lowest of its ports' addresses. When that port goes, hosts that know the router by it
+    # send to nobody: over IPv6 for half a minute, since the router asks for theirs in its link-local address' name.
+    return Device(
+        router, name, addresses=addressing.interface(network, address), routes=routes, mac=names.mac(address.v4)
+    )
 
 
 def _uplink(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -103,6 +104,23 @@ def test_connections_hang_when_the_power_goes(three: LabFixture) -> None:
         three.node("node-2").stop()
         with pytest.raises(TimeoutError):
             held.recv(1)
+
+
+def test_the_router_is_known_by_one_address(three: LabFixture) -> None:
+    """Whichever node goes, the others and the clients go on sending to the same router, and find it there."""
+    three.apply(THREE % "")
+
+    def known() -> dict[str, str]:
+        found = three.at("router").run(["ip", "-json", "link", "show", "type", "bridge"]).stdout
+        return {each["ifname"]: each["address"] for each in json.loads(found)}
+
+    before = known()
+    for name in ("node-1", "node-2", "node-3"):
+        three.node(name).stop()
+        assert known() == before
+        assert asked(three, 6)
+        three.node(name).start()
+        assert known() == before
 
 
 def test_pods_are_made_again_elsewhere(three: LabFixture) -> None:
