@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.follow and options.previous:
         raise UsageError("-f and -p cannot be given together: what ended says nothing more")
+    if options.tail < -1:
+        raise UsageError("--tail must be greater than or equal to -1")
     namespace = options.namespace or "default"
     found, name = choose(options.pod, namespace, options.lab)
     with api.Lab.find(found) as lab:
@@ -58,7 +60,7 @@ def _said(lab: Lab, pod: Pod, options: argparse.Namespace) -> Iterable[bytes]:
     if not runs:
         say(f"container {container} has no log: what runs is a stand-in, or nothing yet")
         return ()
-    tail = options.tail if options.tail >= 0 else None
+    tail = min(options.tail, sys.maxsize) if options.tail >= 0 else None
     if options.follow:
         return logs.follow(runs[-1], tail, lambda: not logs.is_current(lab, pod, container, runs[-1]))
     return logs.read(runs[-1], tail)

@@ -8,11 +8,12 @@ adds to it is seen by those alone that have these mounts. Whoever calls has moun
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
 
-from svcnat.kernel import syscalls
+from svcnat.kernel import folders, syscalls
 
 _STAGES = ("/mnt", "/media", "/srv", "/opt", "/home", "/boot")
 """Folders of which one is covered while another root is made."""
@@ -33,15 +34,18 @@ class Mountpoints:
         """Have a folder, or a file, at `target`; its path without symbolic links is the answer.
 
         Raises:
-            OSError: what is there is of the other sort, or the kernel refused.
+            OSError: what is there is of the other sort, or the root, or the kernel refused.
 
         """
         place = Path(os.path.realpath(target))  # noqa: PTH - resolve() gives up on loops
+        if place == place.parent:
+            # A process goes on with the root that it has: the mount would be there, and nobody would see it.
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         if not place.exists():
             above = next(each for each in place.parents if each.exists())
             if above.stat().st_dev not in self._ours and not self._may_grow(above):
                 self._cover(above)
-            (place if folder else place.parent).mkdir(parents=True, exist_ok=True)
+            folders.make(place if folder else place.parent)
             if not folder:
                 place.touch()
         return place

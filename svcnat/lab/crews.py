@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from svcnat.errors import LabError
-from svcnat.kernel import netns
+from svcnat.kernel import folders, netns
 from svcnat.lab import containers, names, nameserver, payloads, process, statuses, volumes
 from svcnat.lab.containers import Missing, Place
 from svcnat.lab.labs import Lab
@@ -136,8 +135,8 @@ class Furnisher:
             if held is not None:
                 try:
                     found = volumes.mounts_of(each, held, folder, environments[each.name])
+                    _make_parts(each, found)
                     mounts = {**mounts, each.name: found}
-                    _make_folders(mount.source for mount in found.values())
                 except Missing as missing:
                     trouble = trouble or str(missing)
             troubles[each.name] = lacking or trouble
@@ -210,11 +209,24 @@ def _write_volumes(folder: Path, held: Mapping[str, Files | None]) -> None:
             raise Missing(f'{volumes.FAILED} "{name}" : {error.strerror}') from error
 
 
+def _make_parts(container: Container, found: Mapping[str, Mount]) -> None:
+    """Have the parts of volumes that a container is to see.
+
+    Raises:
+        Missing: one cannot be made, as programs of the pod write where it is to be.
+
+    """
+    try:
+        _make_folders(mount.source for mount in found.values())
+    except OSError as error:
+        raise Missing(f'failed to prepare subPath for container "{container.name}" : {error.strerror}') from error
+
+
 def _make_folders(paths: Iterable[str]) -> None:
     """Have folders that whoever a program runs as may write to, as the kubelet's."""
     for path in map(Path, paths):
         if not path.exists():
-            path.mkdir(parents=True)
+            folders.make(path)
             path.chmod(0o777)
 
 
@@ -312,4 +324,5 @@ class Crews:
 
     def forget(self, key: str) -> None:
         """Remove the files of a pod that has gone; its logs stay."""
-        shutil.rmtree(files_of(self._folder, key), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folders.remove(files_of(self._folder, key))

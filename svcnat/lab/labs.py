@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Self, TypeVar
 from msgspec.structs import replace
 
 from svcnat.errors import LabError, PrivilegeError
-from svcnat.kernel import netns, surroundings
+from svcnat.kernel import folders, netns, surroundings
 from svcnat.lab import agent, fabric, lines, names, network, process, state, stores, topology, watcher
 from svcnat.lab.state import Record
 from svcnat.lab.supervision import Crew, Supervision, read_crew
@@ -289,8 +288,7 @@ def _remove(name: str, folder: Path) -> None:
     namespaces = _namespaces(name)
     process.end_inhabitants(netns.identity(namespace) for namespace in namespaces)
     network.remove(namespaces)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    folders.remove(folder)
     state.keeper_of(name).unlink(missing_ok=True)
 
 

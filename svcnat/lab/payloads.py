@@ -8,9 +8,9 @@ through it; what is new is written beside, and one rename makes the change. Sour
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
+from svcnat.kernel import folders
 from svcnat.lab.volumes import Files
 
 _LINK, _NEXT = "..data", "..data.new"
@@ -38,16 +38,16 @@ def write(folder: Path, files: Files) -> None:
             (folder / name).symlink_to(f"{_LINK}/{name}")
     for each in folder.iterdir():
         if each.name not in (_LINK, version, *tops):
-            each.unlink() if each.is_symlink() else shutil.rmtree(each)
+            each.unlink() if each.is_symlink() else folders.remove(each)
 
 
 def _fill(folder: Path, files: Files) -> None:
     if folder.exists():
-        shutil.rmtree(folder)  # somebody was interrupted
+        folders.remove(folder)  # somebody was interrupted
     folder.mkdir(mode=0o755)
     for path, file in files.items():
         if path.parts:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            folders.make((folder / path).parent)
             (folder / path).write_bytes(file.data)
             (folder / path).chmod(file.mode)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from svcnat.errors import LabError, PrivilegeError
-from svcnat.kernel import handover, netns, userns
+from svcnat.kernel import folders, handover, netns, userns
 from svcnat.lab import agent, process, state
 from svcnat.lab.keeper import READY
 from svcnat.lab.process import ProcessId
@@ -124,8 +123,7 @@ def down(name: str) -> bool:
     file.unlink(missing_ok=True)
     folder = state.folder_of(name)
     agent.stop(folder, None)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    folders.remove(folder)
     return True
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from svcnat.controllers.readiness import GATES_NOT_READY, NODE_NOT_READY, NOT_READY, ready_condition, shut_gates
 from svcnat.lab.state import Started
-from svcnat.lab.supervision import Ended, Task, TaskState
+from svcnat.lab.supervision import LONGEST_MESSAGE, Ended, Task, TaskState
 from svcnat.lab.topology import Node
 from svcnat.lab.volumes import FAILED
 from svcnat.model.objects import (
@@ -236,7 +236,12 @@ def resumed(pod: Pod, task: Task) -> Task:
     count = told.restart_count or 0
     if how := told.state.terminated:
         how_it_ended = Ended(
-            how.exit_code or 0, how.started_at or "", how.finished_at or "", how.signal or 0, how.reason, how.message
+            how.exit_code or 0,
+            how.started_at or "",
+            how.finished_at or "",
+            how.signal or 0,
+            how.reason[:LONGEST_MESSAGE],
+            how.message[:LONGEST_MESSAGE],
         )
         return replace(task, restarts=count, ended=how_it_ended)
     return replace(task, restarts=count + bool(told.state.running or told.last_state.terminated))

@@ -19,7 +19,7 @@ from svcnat.dns.listening import EVERYWHERE, listen
 from svcnat.errors import SvcnatError
 from svcnat.kernel import holes, netns, surroundings
 from svcnat.lab import restarts
-from svcnat.lab.supervision import Crew, CrewState, Ended, Task, TaskState
+from svcnat.lab.supervision import LONGEST_MESSAGE, Crew, CrewState, Ended, Task, TaskState
 
 _LONGEST_LOG = 10 << 20  # bytes of a run's log; the kubelet's containerLogMaxSize
 _KEPT_LOGS = 10  # runs of a container whose logs are kept
@@ -81,7 +81,7 @@ class Process:
             self._since if self.pid else "",
             self._wait if self.due is not None else 0.0,
             self.last,
-            self.task.trouble if self.held else "",
+            self.task.trouble[:LONGEST_MESSAGE] if self.held else "",
         )
 
     def start(self) -> None:
@@ -105,9 +105,15 @@ class Process:
                     lambda: (self._spawn(said), surroundings.mounts(proc)),
                     house,
                 )
-        except (OSError, SvcnatError) as error:
-            why = f"cannot run {self.task.command[0]!r}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        except Exception as error:  # noqa: BLE001 - what is wrong with one must never end the others
+            why = self._why(error)[:LONGEST_MESSAGE]
             self._end(Ended(_NOT_STARTED, self._since, _now(), reason="StartError", message=why))
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, SvcnatError):
+            return str(error)
+        told = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        return f"cannot run {self.task.command[0]!r}: {told}"
 
     def _spawn(self, said: int) -> int:
         # In a thread whose current folder is its own.

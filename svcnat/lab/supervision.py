@@ -18,8 +18,10 @@ from svcnat.errors import LabError
 from svcnat.kernel.surroundings import Seen
 from svcnat.lab.channel import Channel, Reply, portions
 
-_PODS, _LOGS, _CREW = "pods", "logs", "crew.json"
+LONGEST_MESSAGE = 1024
+"""Characters of what is told of a container that could not be started: answers are packets."""
 
+_PODS, _LOGS, _CREW = "pods", "logs", "crew.json"
 
 Part = Literal["main", "init", "sidecar"]
 """What a container is in its pod: one of its `containers`, or an init container, which may be one that stays."""

@@ -42,7 +42,7 @@ from svcnat.lab.supervision import (
 _LOOK_ROUND = 1.0
 _FLOOD_ROUND = 0.05  # while a log grows fast
 _LAST_GRACE = 1.0  # seconds for containers when the whole lab goes
-_CREWS_AN_ANSWER = 200
+_ENOUGH = 64 << 10  # bytes of an answer
 
 
 class Supervisor:
@@ -68,8 +68,7 @@ class Supervisor:
                 case Leave(keys, grace):
                     self._leave(keys, grace)
                 case States(after):
-                    keys = tuple(sorted(key for key in self._pods if key > after)[:_CREWS_AN_ANSWER])
-                    states = tuple(self._pods[key].state for key in keys)
+                    states = self._states(after)
                 case Wait(version, seconds):
                     if version == self.version:
                         self._waiting[connection] = version, time.monotonic() + seconds
@@ -81,6 +80,17 @@ class Supervisor:
         except (SvcnatError, OSError, msgspec.MsgspecError) as error:
             return Answer(version=self.version, error=str(error)), -1
         return Answer(version=self.version, states=states), handed
+
+    def _states(self, after: str) -> tuple[CrewState, ...]:
+        """The states of the first pods after a key, as many as a packet has room for."""
+        found: list[CrewState] = []
+        size = 0
+        for key in sorted(key for key in self._pods if key > after):
+            found.append(self._pods[key].state)
+            size += len(msgspec.json.encode(found[-1]))
+            if size > _ENOUGH:
+                break
+        return tuple(found)
 
     def answers_due(self) -> Iterator[tuple[socket.socket, Answer]]:
         """The answers to those who have waited for long enough."""

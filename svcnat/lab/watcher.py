@@ -88,7 +88,7 @@ class _Watcher:
             try:
                 unsettled = not self._settle()
                 self._say("")
-            except SvcnatError as error:
+            except (SvcnatError, OSError) as error:  # a disk that is full may be so for a while
                 self._say(str(error))
             if unsettled:
                 time.sleep(_RETRY_SECONDS if self._said else _LOOK_SECONDS)

@@ -65,6 +65,8 @@ def test_logs(lab: str, tmp_path: Path) -> None:
     """Whole or its end, of the first container or the one that is named; -f until it ends, -p of the run before."""
     until(lambda: said("logs", "talker") == "line 1\nline 2\nline 3\n", "its words")
     assert said("--lab", lab, "logs", "pod/talker", "--tail", "1") == "line 3\n"
+    assert said("logs", "talker", "--tail", "9" * 30).endswith("line 3\n")
+    assert "--tail must be greater than or equal to -1" in said("logs", "talker", "--tail=-2", code=2)
     assert said("logs", "talker", "-c", "other") == "other\n"
     assert "container none is not valid for pod talker: it has main, other" in said(
         "logs", "talker", "-c", "none", code=1

@@ -216,6 +216,23 @@ def test_programs_that_cannot_be_run(build_lab: BuildLab) -> None:
     assert kubelet.is_settled(lab)
 
 
+def test_long_words_are_cut(build_lab: BuildLab) -> None:
+    """What many containers lack is told, however long its name is: their states are packets."""
+    lab = build_lab()
+    reference = EnvVar(name="A", value_from={"configMapKeyRef": {"name": "x" * 3000, "key": "a"}})
+    ill = [Container(name=f"c{each}", image="x", command=["sh"], env=[reference]) for each in range(100)]
+    create(
+        lab,
+        *(Pod(metadata=ObjectMeta(name=name, namespace="default"), spec=PodSpec(containers=ill)) for name in "abc"),
+        program("well", "exec sleep 1000"),
+    )
+    kubelet.start(lab)
+    (first, *_) = stored(lab, "c").status.container_statuses
+    assert first.state.waiting is not None
+    assert first.state.waiting.message.startswith('configmap "xxx')
+    assert stored(lab, "well").status.phase == "Running"
+
+
 def test_a_pod_that_goes_has_its_time_of_grace(build_lab: BuildLab) -> None:
     """SIGTERM first, and its address stays while it finishes; SIGKILL when its time is over."""
     lab = build_lab()

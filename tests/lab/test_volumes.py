@@ -251,7 +251,10 @@ def test_a_volume_that_lacks_something_is_waited_for(build_lab: BuildLab) -> Non
 
 @pytest.mark.packets
 def test_volumes_that_cannot_be(build_lab: BuildLab) -> None:
-    """One file in the place of another's folder, a place that is a file: told of the pod that asks for it alone."""
+    """Told of the pod that asks for it alone: one file in the place of another's folder, a place that is a file.
+
+    So are a name that no file can have, and the root folder; a thousand folders one within another are no trouble.
+    """
     lab = build_lab()
     put(lab, ConfigMap(metadata=meta("settings"), data={"a": "1", "b": "2"}))
     items = [{"key": "a", "path": "x"}, {"key": "b", "path": "x/y"}]
@@ -262,10 +265,19 @@ def test_volumes_that_cannot_be(build_lab: BuildLab) -> None:
         a_program("one", "exec sleep 1000", clash, []),
         a_program("two", "exec sleep 1000", empty, over),
         a_program("three", "exec sleep 1000", [], []),
+        a_program("four", "exec sleep 1000", empty, [{"name": "e", "mountPath": "/x", "subPath": "y" * 300}]),
+        a_program("five", "exec sleep 1000", empty, [{"name": "e", "mountPath": "/"}]),
+        a_program("six", "exec sleep 1000", empty, [{"name": "e", "mountPath": "/z" * 1200}]),
     )
     assert waits(lab, "one").startswith('ContainerCreating: MountVolume.SetUp failed for volume "config" : ')
     until(lambda: waits(lab, "two").startswith("CrashLoopBackOff"), "its back-off")
     ended = stored(lab, "two").status.container_statuses[0].last_state.terminated
     assert ended is not None
     assert (ended.reason, ended.message) == ("StartError", "cannot mount on /etc/passwd: Not a directory")
-    assert waits(lab, "three") == ""
+    ended = stored(lab, "five").status.container_statuses[0].last_state.terminated
+    assert ended is not None
+    assert ended.message == "cannot mount on /: Device or resource busy"
+    assert waits(lab, "four") == (
+        'CreateContainerConfigError: failed to prepare subPath for container "main" : File name too long'
+    )
+    assert waits(lab, "three") == waits(lab, "six") == ""
