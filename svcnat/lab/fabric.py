@@ -42,7 +42,9 @@ def script(topology: Topology, cuts: tuple[Cut, ...]) -> str:
         return "\n".join(lines) + "\n"
     lines += [f"table bridge {_TABLE} {{"]
     for loss in sorted(set(lossy.values())):
-        lines += [f"chain lose-{loss} {{", f"numgen random mod {_OF_LOSS} < {loss} counter drop", "}"]
+        # nft refuses a comparison that is always true.
+        some = f"numgen random mod {_OF_LOSS} < {loss} " if loss < _OF_LOSS else ""
+        lines += [f"chain lose-{loss} {{", f"{some}counter drop", "}"]
     lines += _set("map ports", "ifname : mark", (f'"{ports[name]}" : {mark}' for name, mark in marks.items()))
     lines += _set("map lossy", "ifname : verdict", (f'"{port}" : jump lose-{loss}' for port, loss in lossy.items()))
     between = [(marks.get(one, _ROUTER), ports[other]) for one, other in pairs if other in ports]

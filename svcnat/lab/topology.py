@@ -36,7 +36,8 @@ _LEAST = {"clusterCIDR": 4, "podCIDRs": 4, "serviceCIDR": 16, "nodeCIDR": 4, "cl
 _LONGEST_BACK_OFF = 3600
 _LONGEST_WAIT = 86400
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}")
-_OTHER_DEVICES = frozenset({"lo", "eth0"})
+# The kernel gives no device the names of its settings for all and for new ones.
+_OTHER_DEVICES = frozenset({"lo", "eth0", "all", "default"})
 
 NODE_MONITOR_GRACE = 0.0
 """Seconds; kube-controller-manager's --node-monitor-grace-period is 50, which nobody wants to sit and wait for."""

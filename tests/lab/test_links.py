@@ -141,8 +141,8 @@ def test_a_long_line_is_mended(lab: LabFixture) -> None:
 
 
 def test_a_lossy_link_loses_its_share(lab: LabFixture) -> None:
-    """Half of what is sent is lost, or what was asked for; a link without loss loses nothing."""
-    lab.apply("{apiVersion: svcnat.io/v1alpha1, kind: Topology, clients: [{}, {loss: 50%}]}")
+    """Half of what is sent is lost, or all, or what was asked for; a link without loss loses nothing."""
+    lab.apply("{apiVersion: svcnat.io/v1alpha1, kind: Topology, clients: [{}, {loss: 50%}, {loss: 100%}]}")
     node = lab.at("node-1")
     for who, least, most in (("client", 200, 200), ("client-2", 65, 135)):  # five standard deviations
         port = 9000 + least
@@ -159,6 +159,12 @@ def test_a_lossy_link_loses_its_share(lab: LabFixture) -> None:
                 except TimeoutError:
                     break
         assert least <= arrived <= most
+    with (
+        node.call(lambda: _datagrams(9001)) as receiver,
+        lab.at("client-3").call(_datagrams) as sender,
+        pytest.raises(TimeoutError),
+    ):
+        _arrives(sender, receiver, node.address, 9001)
 
 
 def _datagrams(port: int = 0) -> socket.socket:

@@ -94,6 +94,7 @@ def test_json_is_taken_too() -> None:
         ),
         ("nodes: [{name: a, loss: [1]}]\n", "lab.yaml:3: Topology: nodes[0].loss: Invalid value: [1]: must be a share"),
         ("nodes: [{name: a, bridge: eth0}]\n", 'lab.yaml:3: Topology: nodes[0].bridge: Invalid value: "eth0": must be'),
+        ("nodes: [{name: a, bridge: all}]\n", 'lab.yaml:3: Topology: nodes[0].bridge: Invalid value: "all": must be'),
         ("nodes: [{name: a, bridgeNfCallIptables: true}]\n", "lab.yaml:3: Topology: nodes[0].bridge: Required value"),
         (
             "podEvictionSeconds: soon\n",
