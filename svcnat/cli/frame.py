@@ -100,10 +100,11 @@ def _dispatch(argv: list[str], options: argparse.Namespace) -> int:
     )
     module.add_arguments(parser)
     arguments = [_BARE_FLAGS.get(argument, argument) for argument in options.arguments]
-    if verb.command and "--" in arguments:
-        split = arguments.index("--")
-        options.command = options.arguments[split + 1 :]
-        arguments = arguments[:split]
+    if verb.command:
+        split = arguments.index("--") if "--" in arguments else len(arguments)
+        arguments, options.command = arguments[:split], options.arguments[split + 1 :]
+        if not options.command and not {"-h", "--help"} & set(arguments):
+            raise UsageError(f"say what to run after two dashes: {parser.usage}")
     parser.parse_intermixed_args(arguments, options)
     _require_text(options)
     return int(module.run(options))

@@ -16,7 +16,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from svcnat.cli.pod_choice import choose
-from svcnat.errors import UsageError
 
 if TYPE_CHECKING:  # costs more to import than a help page may take
     from svcnat.lab.labs import Lab
@@ -36,14 +35,11 @@ def run(options: argparse.Namespace) -> int:
     """Run the command after ``--``, with our standard input and output."""
     from svcnat import api
 
-    command = getattr(options, "command", None)
-    if not command:
-        raise UsageError("say what to run after two dashes: svcnat exec WHERE -- COMMAND [ARGUMENT...]")
     namespace = options.namespace or "default"
     name, where = choose(options.where, namespace, options.lab)
     with api.Lab.find(name) as lab:
         sys.stdout.flush()
-        code = _run(lab.built, where, command, namespace, options.container)
+        code = _run(lab.built, where, options.command, namespace, options.container)
     return code if code >= 0 else 128 - code
 
 

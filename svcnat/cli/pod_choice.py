@@ -80,11 +80,8 @@ def lab_with(where: str, namespace: str) -> str:
     up = running()
     for name in up:
         with Lab.open(name) as lab:
-            try:
-                lab.netns_of(where, namespace)
-            except LabError:
-                continue
-            found.append(name)
+            if lab.has(where, namespace):
+                found.append(name)
     if len(found) == 1:
         return found[0]
     if found:

@@ -22,6 +22,7 @@ from svcnat.lab import agent, fabric, lines, names, network, process, state, sto
 from svcnat.lab.state import Record
 from svcnat.lab.supervision import Crew, Supervision, read_crew
 from svcnat.lab.topology import Topology
+from svcnat.model.objects import Pod
 from svcnat.store.sqlite import Store
 
 T = TypeVar("T")
@@ -124,6 +125,10 @@ class Lab:
         """Each client's name and network namespace."""
         return tuple((client.name, self._member(client.name)) for client in self.topology.clients)
 
+    def has(self, where: str, namespace: str = "default") -> bool:
+        """True if `where` is a node, a client, the router or a pod of this lab, whether or not it runs."""
+        return where in self._members() or self._pod(where, namespace) is not None
+
     def netns_of(self, where: str, namespace: str = "default") -> Path:
         """The network namespace of a node, ``client``, ``client-2``, ``router``, or a pod: POD or NAMESPACE/POD.
 
@@ -134,14 +139,15 @@ class Lab:
 
         """
         if where in self._members():
-            if where in state.read(self.folder).off:
-                hint = f"`svcnat --lab {self.name} lab node start {where}` starts it"
-                raise LabError(f"node {where} of lab {self.name} is off: {hint}")
+            self._require_power(where)
             return self._member(where)
         before, slash, after = where.partition("/")
         key = names.pod(self.name, before, after) if slash else names.pod(self.name, namespace, where)
         started = state.read(self.folder).pods.get(key)
         if started is None:
+            pod = self._pod(where, namespace)
+            if pod is not None and pod.spec.node_name:
+                self._require_power(pod.spec.node_name, f"pod {where} does not run: ")
             raise LabError(f"lab {self.name} has no pod, node or client {where!r} that runs")
         return self._member(started.node) if started.host_network else netns.path(key)
 
@@ -231,6 +237,16 @@ class Lab:
         with self.spawn(where, command, namespace, **options) as running:
             output, errors = running.communicate()
             return subprocess.CompletedProcess(list(command), running.returncode, output, errors)
+
+    def _pod(self, where: str, namespace: str) -> Pod | None:
+        before, slash, after = where.partition("/")
+        with self.store.read() as snapshot:
+            return snapshot.get(Pod, before, after) if slash else snapshot.get(Pod, namespace, where)
+
+    def _require_power(self, node: str, consequence: str = "") -> None:
+        if node in state.read(self.folder).off:
+            hint = f"`svcnat --lab {self.name} lab node start {node}` starts it"
+            raise LabError(f"{consequence}node {node} of lab {self.name} is off: {hint}")
 
     def _members(self) -> set[str]:
         return {names.ROUTER, *(name for name, _ in (*self.nodes, *self.clients))}

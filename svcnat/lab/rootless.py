@@ -51,12 +51,12 @@ def begun(name: str) -> Iterator[None]:
     folder, file = state.folder_of(name), state.keeper_of(name)
     _require_one_thread(name)
     if folder.exists():
-        raise LabError(f"lab {name} exists already")
+        raise LabError(f"lab {name} exists already: `svcnat lab down {name}` removes it")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError as error:
-        raise LabError(f"lab {name} exists already") from error
+        raise LabError(f"lab {name} exists already: `svcnat lab down {name}` removes it") from error
     except OSError as error:
         raise PrivilegeError(f"cannot use {file.parent}: {error.strerror}: set SVCNAT_RUNTIME_DIR") from error
     try:

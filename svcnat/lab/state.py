@@ -277,7 +277,7 @@ def _open(folder: Path, *, create: bool) -> int:
             folder.mkdir(mode=0o700)
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileExistsError as error:
-        raise LabError(f"lab {folder.name} exists already") from error
+        raise LabError(f"lab {folder.name} exists already: `svcnat lab down {folder.name}` removes it") from error
     except FileNotFoundError as error:
         raise LabError(f"there is no lab {folder.name}: `svcnat lab list` names those that run") from error
     except PermissionError as error:

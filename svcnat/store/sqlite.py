@@ -263,7 +263,9 @@ class Store:
                 raise StoreError(f"{self.path}: a link to nothing; make it anew, or name another file") from None
         except FileNotFoundError as error:
             if not create:
-                raise StoreError(f"{self.path}: no such state file; create or apply something first") from error
+                raise StoreError(
+                    f"{self.path}: no such state file; create or apply something first, or name a lab with --lab"
+                ) from error
             raise StoreError(f"{self.path}: cannot create a state file there; name another file") from error
         except OSError as error:
             if not (create and os.path.exists(self.path)):  # noqa: PTH110 - Path.exists() raises what it cannot see

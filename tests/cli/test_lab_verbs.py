@@ -75,7 +75,10 @@ def test_up_says_what_is_there(svcnat: Run, runtime: Path, tmp_path: Path) -> No
             "skipped, as svcnat has no use for these kinds: Job\n",
         )
         again = svcnat("lab", "up", name)
-        assert (again.code, again.err) == (1, f"error: lab {name} exists already\n")
+        assert (again.code, again.err) == (
+            1,
+            f"error: lab {name} exists already: `svcnat lab down {name}` removes it\n",
+        )
     finally:
         down = svcnat("lab", "down", name)
     assert down == Result(0, f"lab {name} is down\n", "")
@@ -154,7 +157,8 @@ def test_signals_are_the_commands(lab: str) -> None:
     [
         (("nobody", "--", "true"), 1, "no lab has a 'nobody'"),
         (("client-pod", "--", "no-such-command"), 1, "no-such-command"),
-        (("client-pod",), 2, "two dashes"),
+        (("client-pod",), 2, "two dashes: svcnat lab exec"),
+        (("client-pod", "ls", "-l"), 2, "two dashes: svcnat lab exec"),
         (("--lab", "none", "client-pod", "--", "true"), 1, "none"),
     ],
 )
@@ -195,6 +199,17 @@ def test_nodes_fail_and_come_back(svcnat: Run, lab: str) -> None:
         result = svcnat("--lab", lab, *arguments)
         assert result.code == code
         assert message in result.err
+
+
+def test_a_pod_of_a_node_that_is_off_is_not_unknown(svcnat: Run, lab: str) -> None:
+    """What is missing is the node's power, and the command that brings it back is said, with and without --lab."""
+    assert svcnat("--lab", lab, "lab", "node", "stop", "node-1").code == 0
+    hint = f"node node-1 of lab {lab} is off: `svcnat --lab {lab} lab node start node-1` starts it\n"
+    for flags in ((), ("--lab", lab)):
+        pod = svcnat(*flags, "lab", "exec", "client-pod", "--", "true")
+        assert (pod.code, pod.err) == (1, f"error: pod client-pod does not run: {hint}")
+        node = svcnat(*flags, "lab", "exec", "node-1", "--", "true")
+        assert (node.code, node.err) == (1, f"error: {hint}")
 
 
 def test_an_ambiguous_place_is_an_error(svcnat: Run, lab: str) -> None:

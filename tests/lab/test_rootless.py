@@ -180,7 +180,10 @@ def test_a_killed_keeper_takes_all_with_it(user: Person) -> None:
     assert user.svcnat("lab", "list", "--no-headers").split() == [lab, "broken", "0", "0"]
     ended = f"error: lab {lab} has ended, with its keeper: `svcnat lab down {lab}` removes what is left\n"
     assert user.refused("--lab", lab, "get", "pods") == ended
-    assert user.refused("lab", "up", lab, "--rootless") == f"error: lab {lab} exists already\n"
+    assert (
+        user.refused("lab", "up", lab, "--rootless")
+        == f"error: lab {lab} exists already: `svcnat lab down {lab}` removes it\n"
+    )
     assert user.svcnat("lab", "down", lab) == f"lab {lab} is down\n"
     assert user.files() == []
 
