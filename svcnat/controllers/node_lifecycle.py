@@ -24,15 +24,9 @@ def unheard(node: Node, now: str) -> Node:
     ready = _ready(node.status.conditions)
     if ready and ready.status == "Unknown":
         return node
-    condition = Condition(
-        type="Ready",
-        status="Unknown",
-        reason="NodeStatusUnknown",
-        message="Kubelet stopped posting node status.",
-        last_transition_time=now,
-    )
+    why = "NodeStatusUnknown", "Kubelet stopped posting node status."
     taints = [{"key": _UNREACHABLE, "effect": effect, "timeAdded": now} for effect in _EFFECTS]
-    return _with(node, condition, [*_other_taints(node), *taints])
+    return _with(node, _readiness("Unknown", *why, now), taints)
 
 
 def heard(node: Node, now: str) -> Node:
@@ -40,20 +34,12 @@ def heard(node: Node, now: str) -> Node:
     ready = _ready(node.status.conditions)
     if ready and ready.status == "True":
         return node
-    condition = Condition(
-        type="Ready",
-        status="True",
-        reason="KubeletReady",
-        message="kubelet is posting ready status",
-        last_transition_time=now,
-    )
-    return _with(node, condition, _other_taints(node))
+    return _with(node, _readiness("True", "KubeletReady", "kubelet is posting ready status", now), [])
 
 
 def is_usable(node: Node) -> bool:
     """Tell whether Pods may be placed on a Node."""
-    ready = _ready(node.status.conditions)
-    return not node.spec.unschedulable and (ready is None or ready.status == "True")
+    return not node.spec.unschedulable and is_ready(node)
 
 
 def with_scheduling(node: Resource, *, unschedulable: bool) -> Resource:
@@ -115,6 +101,10 @@ def _tolerates(toleration: dict[str, Any]) -> bool:
     return effect in ("", "NoExecute") and ours
 
 
+def _readiness(status: str, reason: str, message: str, now: str) -> Condition:
+    return Condition(type="Ready", status=status, reason=reason, message=message, last_transition_time=now)
+
+
 def _ready(conditions: list[Condition]) -> Condition | None:
     return next((each for each in conditions if each.type == "Ready"), None)
 
@@ -125,9 +115,11 @@ def _put(pod: Pod, new: Condition) -> Pod:
 
 
 def _with(node: Node, ready: Condition, taints: list[Any]) -> Node:
+    """The Node with this condition, and these taints in place of those of an unreachable one."""
     conditions = [each for each in node.status.conditions if each.type != "Ready"]
     status = replace(node.status, conditions=[*conditions, ready])
-    return replace(node, spec=replace(node.spec, taints=taints or None), status=status)
+    all_taints = [*_other_taints(node), *taints]
+    return replace(node, spec=replace(node.spec, taints=all_taints or None), status=status)
 
 
 def _other_taints(node: Node) -> list[Any]:
