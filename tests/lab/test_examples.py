@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from svcnat.kernel import netns
-from svcnat.lab import labs, names
-from tests.lab.conftest import unused_name
+from svcnat.lab import labs
+from tests.lab.conftest import namespaces_of, unused_name
 
 pytestmark = [pytest.mark.packets, pytest.mark.slow]
 
@@ -71,7 +70,7 @@ def test_what_a_readme_promises(readme: Path, environment: dict[str, str]) -> No
         for step in steps(text):
             step.check(typed(step.command, environment))
     finally:
-        left = [name for name in own.values() if any(each.startswith(names.prefix_of(name)) for each in netns.names())]
+        left = [name for name in own.values() if namespaces_of(name)]
         for name in left:
             labs.down(name)
     assert not left

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from svcnat.kernel import links, netns, sysctl
-from svcnat.lab import names, network, process, state
+from svcnat.lab import network, process, state
 from svcnat.testing.lab import LabFixture
 from tests.agents import until
+from tests.lab.conftest import namespaces_of
 
 pytestmark = pytest.mark.packets
 
@@ -73,7 +74,7 @@ def lab(runtime) -> Iterator[LabFixture]:
         yield made
     finally:
         made.close()
-        assert not [each for each in netns.names() if each.startswith(names.prefix_of(made.name))]
+        assert not namespaces_of(made.name)
 
 
 def quickest(lab: LabFixture, who: str, to: str) -> float:

@@ -16,6 +16,7 @@ from svcnat.lab import names, nodes, state
 from svcnat.model.objects import Event, Node, Pod
 from svcnat.testing.lab import LabFixture
 from tests.agents import until
+from tests.lab.conftest import namespaces_of
 
 pytestmark = pytest.mark.packets
 
@@ -49,7 +50,7 @@ def three(runtime) -> Iterator[LabFixture]:
         yield lab
     finally:
         lab.close()
-        assert not [each for each in netns.names() if each.startswith(names.prefix_of(lab.name))]
+        assert not namespaces_of(lab.name)
 
 
 def pods_on(lab: LabFixture, node: str) -> set[str]:
