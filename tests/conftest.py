@@ -7,8 +7,13 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from svcnat.kernel import netns
+
+# How long something takes is the machine's affair, as in all tests.
+settings.register_profile("svcnat", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("svcnat")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -101,7 +101,7 @@ def seen(desired: Desired) -> tuple[object, ...]:
     )
 
 
-@settings(derandomize=True, max_examples=200, deadline=None, database=None)
+@settings(derandomize=True, max_examples=200, database=None)
 @given(steps, steps)
 def test_steps_end_where_reading_everything_does(
     first: list[tuple[Resource, bool]], then: list[tuple[Resource, bool]]

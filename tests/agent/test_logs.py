@@ -67,7 +67,7 @@ def test_hostile_text() -> None:
     assert said["msg"] == said["service"] == HOSTILE
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.text(), st.text())
 def test_any_text(message: str, value: str) -> None:
     """JSON says exactly what was said; text is one printable line."""

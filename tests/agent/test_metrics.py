@@ -217,7 +217,7 @@ def test_without_connections() -> None:
     assert b"connections_total" not in Metrics().text()
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.text(), st.text(min_size=1))
 def test_untrusted_labels(name: str, endpoint: str) -> None:
     """Any name makes one sample with that name, escaped; none breaks the answer or adds to it."""
@@ -263,7 +263,7 @@ def test_elements_come_and_go() -> None:
     assert sums(totals) == [4]
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.lists(st.dictionaries(st.integers(0, 4), st.integers(0, 100), min_size=1)))
 def test_sums_never_fall(rounds: list[dict[int, int]]) -> None:
     """Whatever the kernel says, as long as it says something of the endpoint: Prometheus sees no false restart."""

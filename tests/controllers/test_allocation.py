@@ -153,7 +153,7 @@ def test_a_full_range_is_an_exhausted_error() -> None:
         MemoryWorld.of([*services, service("one-more")], ["10.0.0.0/29"])
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(derandomize=True, max_examples=30)
 @given(
     names=st.sets(st.text("abcdef", min_size=1, max_size=3), max_size=12),
     asked=st.sets(st.integers(1, 30), max_size=4),

@@ -173,7 +173,7 @@ def test_a_service_keeps_its_address_when_others_come() -> None:
     assert given_to(world, "m") == alone
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(derandomize=True, max_examples=30)
 @given(st.permutations([balanced(name) for name in "abcd"] + [balanced("z", load_balancer_ip="192.0.2.10")]))
 def test_stateless_addresses_do_not_depend_on_the_order(services: list[Service]) -> None:
     """Nor does who waits."""

@@ -96,7 +96,7 @@ def test_the_annotation_holds_the_document_without_itself() -> None:
     assert last_applied({}) == {}
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=100)
 @given(documents, documents, documents)
 def test_applying_twice_is_applying_once(original: Any, modified: Any, live: Any) -> None:
     """The second apply of a document changes nothing; the first makes the object hold all that it says."""

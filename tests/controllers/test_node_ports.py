@@ -208,7 +208,7 @@ def test_asking_means_a_choice_of_ones_own() -> None:
     assert not any(map(asks, (service(), exposed(), service(cluster_ip="None"), pod("a"))))
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(derandomize=True, max_examples=30)
 @given(
     names=st.sets(st.text("abcdef", min_size=1, max_size=3), max_size=10),
     asked=st.sets(st.integers(30000, 30029), max_size=5),

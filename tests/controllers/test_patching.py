@@ -123,7 +123,7 @@ texts = st.dictionaries(st.sampled_from("abc"), st.sampled_from("xyz"), max_size
 changes = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["x", "y", None]), max_size=3)
 
 
-@settings(derandomize=True, max_examples=100, deadline=None, database=None)
+@settings(derandomize=True, max_examples=100, database=None)
 @given(st.booleans(), texts, changes)
 def test_laws(strategic: bool, before: dict[str, str], change: dict[str, str | None]) -> None:
     """What is named is there, or gone, and all else as it was; twice is once; its own document changes nothing."""

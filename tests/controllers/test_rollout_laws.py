@@ -33,7 +33,7 @@ from svcnat.model.objects import (
 from svcnat.model.pods import is_ready
 from svcnat.model.rollouts import deployment_allowance
 
-LIMIT = settings(derandomize=True, max_examples=150, deadline=None, database=None)
+LIMIT = settings(derandomize=True, max_examples=150, database=None)
 
 amounts = st.sampled_from([0, 1, 2, "0%", "25%", "50%", "100%"])
 steps = st.lists(

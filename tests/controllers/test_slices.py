@@ -433,7 +433,7 @@ def test_deleting_a_service_deletes_its_managed_slices_only() -> None:
 numbers = st.sets(st.integers(1, 60), max_size=60)
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(derandomize=True, max_examples=40)
 @given(st.lists(numbers, min_size=2, max_size=4))
 def test_endpoints_move_only_when_they_must(states: list[set[int]]) -> None:
     """Every state is reached exactly, in slices of at most 100, and few of them are written for few changes."""

@@ -69,7 +69,7 @@ def test_a_removed_service_gives_its_addresses_back() -> None:
 pairs = st.dictionaries(st.sampled_from("abc"), st.sampled_from("12"), max_size=3)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=60)
 @given(selectors=st.lists(pairs, max_size=8), changed=pairs, labels=pairs)
 def test_services_are_found_by_pod_labels(
     selectors: list[dict[str, str]], changed: dict[str, str], labels: dict[str, str]

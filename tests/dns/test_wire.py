@@ -41,7 +41,7 @@ damaged = st.builds(lambda start, rest: QUERY[:start] + rest, st.integers(0, 60)
 packets = st.binary(max_size=120) | damaged
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(labels, max_size=5), st.integers(0, 65535), st.sampled_from((1, 3, 255)), st.booleans(), st.booleans())
 def test_the_quick_reader_agrees_with_dnspython(name: list[bytes], kind: int, cls: int, edns: bool, do: bool) -> None:
     """Name, type, class, size and flags of any sane query are what dnspython reads."""
@@ -64,7 +64,7 @@ def test_the_quick_reader_agrees_with_dnspython(name: list[bytes], kind: int, cl
     assert query.do == bool(message.ednsflags & dns.flags.DO)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(
     st.binary(max_size=120)
     | st.builds(lambda start, rest: QUERY[:start] + rest, st.integers(0, 60), st.binary(max_size=60))
@@ -83,7 +83,7 @@ def test_any_packet_is_answered_or_dropped(packet: bytes) -> None:
             dns.message.from_wire(reply)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(st.tuples(st.integers(0, 150), st.integers(0, 255)), max_size=6), st.integers(0, 400))
 def test_what_others_say_is_read_with_care(changes: list[tuple[int, int]], end: int) -> None:
     """A response with changed or missing bytes is no answer, or one that can be passed on."""

@@ -88,7 +88,7 @@ def between(before: dict[str, dict[Key, Data]], after: dict[str, dict[Key, Data]
     return {"stale": {n: e for n, e in stale.items() if e}, "fresh": {n: e for n, e in fresh.items() if e}}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=25, suppress_health_check=[*HealthCheck])
 @given(st.data())
 def test_the_kernel_cannot_tell_it_from_libnftables(pair, data) -> None:
     """For any change of any sets of both families, both ways leave the same bytes: comments, counters, timeouts."""

@@ -215,7 +215,7 @@ hostile = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(hostile, hostile, hostile)
 def test_untrusted_text_cannot_become_syntax(kernel, name, namespace, port) -> None:
     """Names that no validation saw go through the real parser, which must find one harmless comment in them."""

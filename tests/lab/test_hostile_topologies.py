@@ -328,14 +328,14 @@ def somewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("any") / "t.yaml"
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(st.integers(0, len(TEXT)), st.integers(0, 20), st.lists(PIECES, max_size=3).map("".join))
 def test_any_edit(somewhere: Path, position: int, length: int, pieces: str) -> None:
     """A good topology with a piece replaced by another."""
     judge(somewhere, (TEXT[:position] + pieces + TEXT[position + length :]).encode(errors="surrogatepass"))
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(st.sampled_from(places(GOOD)), VALUES)
 @example(("nodes",), [[]])
 @example(("images",), {"": []})

@@ -152,7 +152,7 @@ files = st.dictionaries(
 )
 
 
-@settings(derandomize=True, max_examples=60, deadline=None, database=None)
+@settings(derandomize=True, max_examples=60, database=None)
 @given(st.lists(files, min_size=1, max_size=4))
 def test_a_folder_has_what_was_written_last(tmp_path_factory: pytest.TempPathFactory, versions: list[Any]) -> None:
     """Whatever was there before, and nothing else; what did not change is the same file."""

@@ -183,7 +183,7 @@ PIECES = "- |: |{|}|[|]|,|&a |*a|<<: |!!int |? |'|\"|#|\t|\\|\r\n|\u2028|\u0085|
 FRAGMENTS = st.sampled_from([*(f"{line}\n" for line in LINES.replace("\n", "|").split("|")), *PIECES.split("|")])
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=400, derandomize=True)
 @given(st.binary(max_size=60))
 @example(b"\xff\xfe")
 @example(b"\x00")
@@ -210,14 +210,14 @@ def test_any_bytes(data: bytes) -> None:
     assert all(each.isprintable() for each in found)
 
 
-@settings(max_examples=600, derandomize=True, deadline=None)
+@settings(max_examples=600, derandomize=True)
 @given(st.lists(FRAGMENTS, max_size=30).map("".join))
 def test_any_yaml(text: str) -> None:
     """Pieces of manifests and of YAML's syntax in any order."""
     findings(text.encode())
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True)
 @given(st.integers(0, len(COURSE)), st.integers(0, 12), FRAGMENTS)
 def test_any_edit(position: int, length: int, fragment: str) -> None:
     """The course's example with a piece replaced by another."""
@@ -231,7 +231,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=400, derandomize=True)
 @given(st.sampled_from(KINDS), st.sampled_from(["metadata", "spec", "status", "endpoints", "subsets"]), JSON, st.data())
 def test_any_value_anywhere(kind: Any, field: str, value: Any, data: st.DataObject) -> None:
     """Any JSON value under any field of any kind; and under a field that the kind knows."""

@@ -82,7 +82,7 @@ def committed(assembly: Assembly, kernel: Ruleset, how: str) -> Ruleset:
 large = st.sampled_from([3000, 3100, 6200])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(large, st.integers(0, 4), st.sampled_from(["None", "ClientIP"]), st.sampled_from(COMMITS))))
 def test_its_change_is_right_when_sets_grow(steps) -> None:
     """The same law for sets that become tight, beside chains that come, go, stay behind and have sets of their own."""
@@ -96,7 +96,7 @@ def test_its_change_is_right_when_sets_grow(steps) -> None:
         kernel = committed(assembly, kernel, how)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_its_change_is_what_a_full_comparison_says(data) -> None:
     """For any edits, commits, leftovers and refusals: same elements, chains, sets and sweeps, none forgotten."""

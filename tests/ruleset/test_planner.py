@@ -14,7 +14,7 @@ from tests.ruleset.build import service, slice_of
 from tests.ruleset.edits import NAMES, SETTINGS, objects
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_after_any_edits_it_is_the_plan_of_all(data) -> None:
     """Frontends change hands exactly as if everything were planned anew, and whoever is concerned is told."""

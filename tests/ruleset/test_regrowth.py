@@ -26,7 +26,7 @@ def compiled(service, slices):
     return compile_service(plan_service(service, slices, SETTINGS))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_step_touches_a_set_that_a_packet_may_be_about_to_ask(data) -> None:
     """Nor one that its new rules ask: of a set that is replaced, no rule speaks before or after the transaction."""

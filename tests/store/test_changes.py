@@ -210,7 +210,7 @@ def everything(snapshot: Snapshot) -> dict[Any, Resource]:
     }
 
 
-@settings(max_examples=40, deadline=None, database=None)
+@settings(max_examples=40, database=None)
 @given(edits, st.data())
 def test_a_copy_that_takes_over_changes_is_the_original(steps: Any, data: st.DataObject) -> None:
     """Whatever is done in between, and however seldom the copy asks."""

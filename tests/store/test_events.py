@@ -222,7 +222,7 @@ def test_an_event_that_somebody_writes_is_validated(store: Store) -> None:
 odd = st.text(st.characters(exclude_categories=()), max_size=40) | st.text("\x00\x1b\ud800\n€x", max_size=3000)
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=60, database=None)
 @given(st.tuples(odd, odd, odd, odd, odd))
 def test_no_text_is_refused(texts: tuple[str, ...]) -> None:
     """Whatever it holds: it is cut, made visible, and can be read again."""

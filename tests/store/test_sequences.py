@@ -137,7 +137,7 @@ def edit(store: Store, new: Resource, verb: str) -> None:
             transaction.replace(new) if old else transaction.create(new)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None, database=None)
+@settings(derandomize=True, max_examples=60, database=None)
 @given(st.lists(edits, min_size=1, max_size=2).map(lambda parts: [each for part in parts for each in part]))
 def test_edits_end_where_a_fresh_world_begins(steps: list[tuple[Resource, str]]) -> None:
     """Whatever happened on the way, every Service has the endpoints and addresses that its final objects ask for.
