@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from svcnat.errors import LabError
 from svcnat.kernel import folders, netns
-from svcnat.lab import containers, names, nameserver, payloads, process, statuses, volumes
+from svcnat.lab import containers, names, nameserver, payloads, process, state, statuses, volumes
 from svcnat.lab.containers import Missing, Place
 from svcnat.lab.labs import Lab
 from svcnat.lab.process import ProcessId
@@ -70,7 +70,16 @@ class Furnisher:
         self._given: dict[str, str] = {}
 
     def furnish(self, pod: Pod, started: Started, place: Place, where: str) -> Started:
-        """Write the files of a pod that starts, in the network namespace `where`, and say what it was given."""
+        """Write the files of a pod that starts, in the network namespace `where`, and say what it was given.
+
+        Raises:
+            LabError: they cannot be written.
+
+        """
+        with state.writing(self._lab.folder):
+            return self._furnish(pod, started, place, where)
+
+    def _furnish(self, pod: Pod, started: Started, place: Place, where: str) -> Started:
         self._given = {}
         folder = files_of(self._lab.folder, started.device)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,7 +121,10 @@ class Furnisher:
             tasks = tuple(
                 replace(each, restarts=known[each.name].restarts, ended=known[each.name].ended) for each in told.tasks
             )
-            write_crew(self._lab.folder, replace(crew, environments=told.environments, mounts=told.mounts, tasks=tasks))
+            with state.writing(self._lab.folder):
+                write_crew(
+                    self._lab.folder, replace(crew, environments=told.environments, mounts=told.mounts, tasks=tasks)
+                )
         return replace(started, given=self._given)
 
     def _told(self, pod: Pod, started: Started, place: Place, before: Crew | None = None) -> _Told:

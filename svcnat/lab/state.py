@@ -245,10 +245,32 @@ def wait_until_built(folder: Path) -> None:
 
 
 def write(folder: Path, record: Record) -> None:
-    """Replace what was written; the folder must be locked."""
+    """Replace what was written; the folder must be locked.
+
+    Raises:
+        LabError: it cannot be written.
+
+    """
     new = folder / f"{_RECORD}.new"
-    new.write_bytes(msgspec.json.encode(record))
-    new.replace(folder / _RECORD)
+    with writing(folder):
+        new.write_bytes(msgspec.json.encode(record))
+        new.replace(folder / _RECORD)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Write files of the lab in `folder`.
+
+    Raises:
+        LabError: one cannot be written, as on a disk that is full.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LabError(
+            f"cannot write the files of lab {folder.name}: {error.filename or folder}: {error.strerror}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -116,6 +116,44 @@ except KernelError as error:
     assert list((runtime / "labs").glob(name)) == []
 
 
+FULL = """\
+apiVersion: svcnat.io/v1alpha1
+kind: Topology
+dns: false
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: one}
+spec:
+  containers: [{name: main, image: any, command: [sleep, "1000"], env: [{name: MUCH, value: %s}]}]
+"""
+
+
+@pytest.mark.parametrize("size", ["40k", "400k"])
+def test_a_lab_that_the_disk_has_no_room_for(runtime: Path, tmp_path: Path, size: str) -> None:
+    """Be it for its store or for what its pods are told: one line says so, and nothing of it stays."""
+    name, manifests = unused_name(), tmp_path / "lab.yaml"
+    manifests.write_text(FULL % ("x" * 100_000))
+    (tmp_path / "run").mkdir()
+    done = subprocess.run(
+        [
+            *("unshare", "-m", "--propagation", "private", "sh", "-c"),
+            'mount -t tmpfs -o "size=$1" none "$SVCNAT_RUNTIME_DIR" && "$2" -m svcnat lab up "$3" -f "$4"; '
+            'code=$?; ls "$SVCNAT_RUNTIME_DIR/labs"; exit $code',
+            *("sh", size, sys.executable, name, str(manifests)),
+        ],
+        env={**os.environ, "SVCNAT_RUNTIME_DIR": str(tmp_path / "run")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert "state.db: the disk is full" in done.stderr or "cannot write the files of lab" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not namespaces_of(name)
+
+
 @pytest.mark.parametrize("name", ["", "A", "a.b", "../x", "a" * 64, "a b"])
 def test_bad_names_are_refused(runtime: Path, name: str) -> None:
     """A lab's name is a label: it becomes part of file and namespace names."""
