@@ -10,7 +10,10 @@ kube-system/kube-dns and pods that answer for it. Pods of kube-system are not co
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from svcnat.cli import session
@@ -24,6 +27,7 @@ if TYPE_CHECKING:  # costs more to import than a help page may take
 DEFAULT_NAME = "lab"
 
 _MOST_NAMED = 10
+_KILLED = 128  # to which a shell adds the number of the signal that ended a command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,13 +61,14 @@ def run(options: argparse.Namespace) -> int:
     name = options.lab = (options.lab or DEFAULT_NAME) if options.name is None else options.name
     progress = _Progress()
     try:
-        lab = api.Lab.up(
-            name,
-            wanted=session.load_lab(options),
-            timeout=options.timeout,
-            progress=progress,
-            rootless=options.rootless,
-        )
+        with _ending_orderly():
+            lab = api.Lab.up(
+                name,
+                wanted=session.load_lab(options),
+                timeout=options.timeout,
+                progress=progress,
+                rootless=options.rootless,
+            )
     finally:
         progress.end()
     with lab:
@@ -81,6 +86,25 @@ def run(options: argparse.Namespace) -> int:
         _say_users(lab)
     _say_unready(name, [pod for pod in pods if not is_ready(pod) and not has_ended(pod)])
     return 0
+
+
+@contextlib.contextmanager
+def _ending_orderly() -> Iterator[None]:
+    """Take a request to end, of timeout(1) or a terminal that goes, as Ctrl-C: half a lab does not stay."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # nohup(1) has one of them ignored.
+    ours = [number for number, handler in before.items() if handler == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _give_up)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def _give_up(number: int, _: object) -> None:
+    raise SystemExit(_KILLED + number)
 
 
 def _say_users(lab: Lab) -> None:

@@ -13,6 +13,7 @@ import pytest
 from svcnat.cli.frame import main
 from svcnat.kernel import netns
 from svcnat.lab import process, state
+from tests.agents import until
 from tests.cli.conftest import Result
 from tests.lab.conftest import namespaces_of, runtime, unused_name
 
@@ -91,6 +92,24 @@ def test_a_bad_manifest_builds_nothing(svcnat: Run, runtime: Path, tmp_path: Pat
     (tmp_path / "bad.yml").write_text("kind: Service\n")
     assert svcnat("lab", "up", name, "-f", str(tmp_path)).code == 1
     assert namespaces_of(name) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_up_that_is_told_to_end_leaves_nothing(runtime: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """As timeout(1) and terminals do: what was built by then is taken down."""
+    name = unused_name()
+    folder, manifests = state.folder_of(name), tmp_path / "web.yml"
+    manifests.write_text(MANIFESTS)
+    building = subprocess.Popen([sys.executable, "-m", "svcnat", "lab", "up", name, "-f", str(manifests)])
+    until(folder.exists, "its beginning")
+    building.send_signal(number)
+    code = building.wait()
+    if code == 0:  # it was faster
+        assert main(["lab", "down", name]) == 0
+    else:
+        assert code == 128 + number
+    assert not folder.exists()
+    assert not namespaces_of(name)
 
 
 def test_list_shows_labs(svcnat: Run, lab: str) -> None:
