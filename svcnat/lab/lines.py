@@ -37,6 +37,8 @@ _ALL = 0x0003  # ETH_P_ALL
 _SOL_PACKET, _VNET_HEADER, _IGNORE_OUTGOING = 263, 15, 23
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _BUFFER = 4 << 20
+_MOST_UNDER_WAY = 64 << 20  # bytes of a line: who sends without a pause into ten seconds shall not have all memory
+_BESIDE = 256  # bytes that a frame takes besides
 
 
 def have(folder: Path, recorded: ProcessId | None) -> ProcessId:
@@ -106,6 +108,7 @@ class _Line:
         self._delay = delay
         self._ends: list[_End] = []
         self._under_way: deque[tuple[float, _End, bytes]] = deque()
+        self._room = _MOST_UNDER_WAY
 
     def look(self, selector: selectors.BaseSelector) -> None:
         """Open both ends if they are there, and others than before."""
@@ -117,6 +120,7 @@ class _Line:
             end.close()
         self._ends = []
         self._under_way.clear()
+        self._room = _MOST_UNDER_WAY
         if all(indices):
             one, other = self._ends = [
                 _End(device, index) for device, index in zip(self._devices, indices, strict=True)
@@ -126,14 +130,19 @@ class _Line:
                 selector.register(end, selectors.EVENT_READ, self)
 
     def take(self, end: _End) -> None:
-        """Take what came in at an end."""
+        """Take what came in at an end; what there is no room for is lost."""
         due = time.monotonic() + self._delay
-        self._under_way.extend((due, end.other, frame) for frame in end.frames())
+        for frame in end.frames():
+            size = len(frame) + _BESIDE
+            if size <= self._room:
+                self._room -= size
+                self._under_way.append((due, end.other, frame))
 
     def deliver(self, now: float) -> float:
         """Put out what has arrived; the answer is when the next is due."""
         while self._under_way and self._under_way[0][0] <= now:
             _, end, frame = self._under_way.popleft()
+            self._room += len(frame) + _BESIDE
             end.send(frame)
         return self._under_way[0][0] if self._under_way else now + _LOOK_SECONDS
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -139,6 +140,24 @@ def test_a_long_line_is_mended(lab: LabFixture) -> None:
     assert carrying is not None
     lab.close()
     assert not process.is_alive(carrying)
+
+
+def test_a_line_holds_so_much(lab: LabFixture) -> None:
+    """Who sends without a pause into a link that takes seconds loses packets, and the machine no memory."""
+    lab.apply("{apiVersion: svcnat.io/v1alpha1, kind: Topology, clients: [{latency: 10s}]}")
+    carrying = state.read(lab.built.folder).lines
+    if carrying is None:
+        pytest.skip("the kernel delays packets itself")
+    with lab.client.call(_datagrams) as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)  # which needs to know no neighbour
+        sender.setsockopt(socket.IPPROTO_UDP, 103, 1400)  # UDP_SEGMENT: one packet as far as the line is concerned
+        for number in range(4000):
+            sender.sendto(bytes(40 * 1400), ("192.0.2.255", 9))
+            if not number % 100:
+                time.sleep(0.02)  # so that most of these 220 MB arrive at the line
+    status = Path(f"/proc/{carrying.pid}/status").read_text()
+    (memory,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    assert memory < 160 << 10
 
 
 def test_a_lossy_link_loses_its_share(lab: LabFixture) -> None:
