@@ -91,8 +91,8 @@ def test_global_flags_stand_before_or_after_the_verb(svcnat: Svcnat, probe: Simp
     for arguments in (
         ("--state", "s", "-n", "x", "-v", "probe", "a", "b"),
         ("probe", "a", "--state", "s", "b", "-n", "x", "-v"),
-        ("--state=s", "-nx", "lab", "-v", "probe", "a", "b"),
-        ("--state", "other", "lab", "--namespace", "x", "probe", "-v", "a", "--state", "s", "b"),
+        ("--state=s", "-nx", "lab", "-v", "probe", "a", "b", "--", "true"),
+        ("--state", "other", "lab", "--namespace", "x", "probe", "-v", "a", "--state", "s", "b", "--", "true"),
     ):
         assert svcnat(*arguments).code == 0
         options = probe.options
