@@ -229,6 +229,7 @@ def test_a_pod_of_a_node_that_is_off_is_not_unknown(svcnat: Run, lab: str) -> No
         assert (pod.code, pod.err) == (1, f"error: pod client-pod does not run: {hint}")
         node = svcnat(*flags, "lab", "exec", "node-1", "--", "true")
         assert (node.code, node.err) == (1, f"error: {hint}")
+    assert svcnat("--lab", lab, "lab", "node", "start", "node-1").code == 0
 
 
 def test_an_ambiguous_place_is_an_error(svcnat: Run, lab: str) -> None:
