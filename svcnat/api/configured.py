@@ -14,8 +14,7 @@ from svcnat.store.sqlite import Store
 DEFAULT_CONFIG = "/etc/svcnat/config.yaml"
 DEFAULT_STATE = "/var/lib/svcnat/state.db"
 LAB_BRINGS_ITS_OWN = (
-    "--lab comes with its own state file, configuration and network namespaces: leave out --state, --config and "
-    "--netns, and unset SVCNAT_STATE, SVCNAT_CONFIG and SVCNAT_NETNS"
+    "--lab comes with its own state file, configuration and network namespaces: leave out --state, --config and --netns"
 )
 
 

@@ -106,6 +106,8 @@ def _dispatch(argv: list[str], options: argparse.Namespace) -> int:
         if not options.command and not {"-h", "--help"} & set(arguments):
             raise UsageError(f"say what to run after two dashes: {parser.usage}")
     parser.parse_intermixed_args(arguments, options)
+    if options.lab:
+        _forget_the_host(options)
     _require_text(options)
     return int(module.run(options))
 
@@ -132,6 +134,13 @@ def _find_verb(argv: list[str], options: argparse.Namespace) -> Verb | None:
     if name not in BY_NAME:
         raise UsageError(_unknown(name))
     return BY_NAME[name]
+
+
+def _forget_the_host(options: argparse.Namespace) -> None:
+    """Leave out what the environment says of a host: a lab brings its own. A flag that says so stays, to be refused."""
+    for name in ("config", "state", "netns"):
+        if getattr(options, name) == os.environ.get(f"SVCNAT_{name.upper()}"):
+            setattr(options, name, None)
 
 
 def _require_text(options: argparse.Namespace) -> None:

@@ -71,7 +71,11 @@ def _kind(word: str) -> Kind:
 
     words = [name for kind in KINDS for name in (kind.singular, kind.plural, *kind.short)]
     near = difflib.get_close_matches(word.lower(), words, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else "it has " + ", ".join(kind.plural for kind in KINDS)
+    hint = (
+        f"did you mean '{near[0]}'?"
+        if near
+        else "say KIND NAME or KIND/NAME; it has " + ", ".join(kind.plural for kind in KINDS)
+    )
     raise UsageError(f"svcnat has no kind '{word}'; {hint}")
 
 

@@ -65,8 +65,12 @@ def pod_rows(pod: Pod) -> Rows:
 
 def _status(pod: Pod) -> Rows:
     meta = pod.metadata
-    found = [["Status:", pod_status(pod)]]
-    if meta.deletion_timestamp:
+    ending = meta.deletion_timestamp is not None
+    # As in kubectl, the phase: what keeps a container from running is told of that container.
+    found = [["Status:", pod_status(pod) if ending else pod.status.phase or pod_status(pod)]]
+    if pod.status.reason:
+        found.append(["Reason:", pod.status.reason])
+    if ending:
         found.append(["Termination Grace Period:", f"{meta.deletion_grace_period_seconds or 0}s"])
     return found
 

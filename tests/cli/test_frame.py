@@ -111,6 +111,16 @@ def test_the_environment_gives_defaults(
     assert (probe.options.config, probe.options.state, probe.options.netns) == ("c", "t", None)
 
 
+def test_a_lab_outweighs_the_environment(
+    svcnat: Svcnat, probe: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of a host is not a lab's; a flag that says so stays, for the verb to refuse."""
+    monkeypatch.setenv("SVCNAT_CONFIG", "c")
+    monkeypatch.setenv("SVCNAT_STATE", "s")
+    svcnat("--lab", "demo", "probe", "--state", "t")
+    assert (probe.options.config, probe.options.state, probe.options.netns) == (None, "t", None)
+
+
 def test_flags_with_optional_values_do_not_eat_arguments(svcnat: Svcnat, probe: SimpleNamespace) -> None:
     """--dry-run alone means client, as kubectl's; what follows is not its value."""
     svcnat("probe", "--dry-run", "a")
