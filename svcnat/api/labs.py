@@ -159,7 +159,7 @@ class Lab(Cluster):
         with self.news() as news:
             while True:
                 probed = self._awaited()
-                unready = tuple(_name(pod) for pod in probed if not is_ready(pod))
+                unready = tuple(pod.metadata.qualified_name for pod in probed if not is_ready(pod))
                 left = end - time.monotonic()
                 if not unready or left <= 0:
                     if probed:
@@ -365,7 +365,3 @@ def _begun(name: str) -> contextlib.AbstractContextManager[None]:
     from svcnat.lab import rootless
 
     return rootless.begun(name)
-
-
-def _name(pod: Pod) -> str:
-    return f"{pod.metadata.namespace}/{pod.metadata.name}"

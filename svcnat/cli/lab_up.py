@@ -122,7 +122,7 @@ def _say_users(lab: Lab) -> None:
 
 def _say_unready(name: str, pods: list[Pod]) -> None:
     if pods:
-        names = [f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in pods[:_MOST_NAMED]]
+        names = [pod.metadata.qualified_name for pod in pods[:_MOST_NAMED]]
         more = f" and {len(pods) - _MOST_NAMED} more" if len(pods) > _MOST_NAMED else ""
         say_warnings([f"not ready: {', '.join(names)}{more}: `svcnat --lab {name} describe pods` tells why"])
 

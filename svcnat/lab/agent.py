@@ -64,7 +64,7 @@ def start(folder: Path) -> ProcessId:
 
 def runs(folder: Path, recorded: ProcessId | None) -> bool:
     """True if the lab in `folder` has an agent: the one that was recorded, or one that somebody started by hand."""
-    return (recorded is not None and process.is_alive(recorded)) or _listener(folder) is not None
+    return process.is_alive(recorded) or _listener(folder) is not None
 
 
 def have(folder: Path) -> bool:
@@ -96,7 +96,7 @@ def connect(folder: Path) -> Client:
     recorded = state.read(folder).agent
     end = time.monotonic() + _PATIENCE
     while (client := Client.find(path)) is None:
-        if recorded is None or not process.is_alive(recorded):
+        if not process.is_alive(recorded):
             raise LabError(f"the agent of lab {folder.name} ended: {_last_words(folder)}")
         if time.monotonic() > end:
             raise LabError(f"the agent of lab {folder.name} does not get ready: see {folder / LOG}")

@@ -264,7 +264,7 @@ class Crews:
     @property
     def runs(self) -> bool:
         """True if there is a supervisor."""
-        return self._recorded is not None and process.is_alive(self._recorded)
+        return process.is_alive(self._recorded)
 
     def look(self) -> None:
         """Learn how processes fare."""
@@ -302,7 +302,7 @@ class Crews:
         """Tell the crew what became of it under the supervisor before; False if none of it is to run any more."""
         crew = read_crew(self._folder, key)
         if crew is None:
-            raise LabError(f"the files of pod {pod.metadata.namespace}/{pod.metadata.name} are gone")
+            raise LabError(f"the files of pod {pod.metadata.qualified_name} are gone")
         tasks = tuple(statuses.resumed(pod, task) if pod.status.pod_ip else task for task in crew.tasks)
         if tasks != crew.tasks:
             write_crew(self._folder, replace(crew, tasks=tasks))

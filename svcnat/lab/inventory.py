@@ -166,19 +166,14 @@ class Inventory:
         if self.is_silent(key) and (started is None or started.uid == pod.metadata.uid):
             return pod.spec.node_name, pod.status
         if started is None or started.ending or started.uid != pod.metadata.uid:
-            reason = self.done.pending.get(name_of(pod), STILL_ENDING)
+            reason = self.done.pending.get(pod.metadata.qualified_name, STILL_ENDING)
             return pod.spec.node_name, statuses.pending(pod, reason, now)
         tasks = self.tasks(started)
-        status, anew = pod.status, name_of(pod) in self.done.started
+        status, anew = pod.status, pod.metadata.qualified_name in self.done.started
         if status.pod_ip == started.v4 and not anew and (status.phase == "Running" or started.manned):
             return started.node, statuses.faring(pod, tasks, now, probing=self.probing, troubles=started.troubles)
         node = self.nodes[started.node]
         return started.node, statuses.running(pod, started, node, tasks, now, probing=self.probing)
-
-
-def name_of(pod: Pod) -> str:
-    """NAMESPACE/NAME."""
-    return f"{pod.metadata.namespace}/{pod.metadata.name}"
 
 
 def ports_of(pod: Pod, programs: tuple[Program, ...]) -> tuple[Port, ...]:

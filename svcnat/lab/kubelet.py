@@ -25,7 +25,7 @@ from svcnat.lab.addressing import Addresses, next_pod
 from svcnat.lab.containers import Place
 from svcnat.lab.control import Control, StandIn
 from svcnat.lab.crews import Crews, Furnisher
-from svcnat.lab.inventory import STILL_ENDING, Inventory, Pass, name_of, ports_of
+from svcnat.lab.inventory import STILL_ENDING, Inventory, Pass, ports_of
 from svcnat.lab.labs import Lab
 from svcnat.lab.state import Started
 from svcnat.lab.topology import Node
@@ -182,7 +182,7 @@ class _Round(Inventory):
                 live = transaction.get(Pod, pod.metadata.namespace, pod.metadata.name)
                 if live and live.metadata.uid == pod.metadata.uid:
                     transaction.purge(live)
-        self.done.retired += [name_of(pod) for pod in gone.values()]
+        self.done.retired += [pod.metadata.qualified_name for pod in gone.values()]
 
     def stop(self, keys: Iterable[str], grace: float | None = None) -> None:
         """End pods: processes, servers, then the link, then whatever else runs there, then the namespace.
@@ -247,7 +247,7 @@ class _Round(Inventory):
     def serve(self) -> None:
         """Have the ports of every pod served, and no others, by a process that is started again if it ended."""
         standin = self.record.standin
-        if standin is None or not process.is_alive(standin):
+        if not process.is_alive(standin):
             self.record = replace(self.record, standin=process.start_standin(self.lab.folder))
             self._remember()
         with Control(self.lab.folder) as control:
@@ -334,13 +334,13 @@ class _Round(Inventory):
             node = self.scheduler.choose(pod, load)
             addresses = node.addresses if pod.spec.host_network else self._next_address(node, used)
         except (LabError, ExhaustedError) as error:
-            self.done.pending[name_of(pod)] = str(error)
+            self.done.pending[pod.metadata.qualified_name] = str(error)
             return None
         load[node.name] += 1
         programs = crews.programs_of(self.lab, pod, self.record.path)
         return Started(
             uid=pod.metadata.uid,
-            name=name_of(pod),
+            name=pod.metadata.qualified_name,
             node=node.name,
             # Not made from its address: the kernel takes its time to remove the device of whoever had that before.
             device=f"veth{secrets.token_hex(5)}",

@@ -48,7 +48,7 @@ def have(folder: Path, recorded: ProcessId | None) -> ProcessId:
         LabError: it cannot be started.
 
     """
-    if recorded is not None and process.is_alive(recorded):
+    if process.is_alive(recorded):
         return recorded
     (folder / _READY).unlink(missing_ok=True)
     try:
@@ -65,7 +65,7 @@ def have(folder: Path, recorded: ProcessId | None) -> ProcessId:
 
 def stop(folder: Path, recorded: ProcessId | None) -> None:
     """End every such process of the lab in `folder`; None if none is recorded."""
-    process.stop({*([recorded] if recorded else []), *process.running(_LINES, str(folder))})
+    process.stop_module(_LINES, folder, recorded)
 
 
 class _End:

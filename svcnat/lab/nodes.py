@@ -187,8 +187,8 @@ def settle(lab: Lab, record: Record, nodes: Iterable[Node], pods: Iterable[Pod])
         for resource in verdict.changed:
             _tell(transaction, transaction.put(resource))
         for pod in verdict.evicted:
-            name = f"{pod.metadata.namespace}/{pod.metadata.name}"
-            _record(transaction, pod, "TaintManagerEviction", f"Marking for deletion Pod {name}", _EVICTION)
+            told = f"Marking for deletion Pod {pod.metadata.qualified_name}"
+            _record(transaction, pod, "TaintManagerEviction", told, _EVICTION)
             transaction.delete(Pod, pod.metadata.namespace, pod.metadata.name, 0)  # nobody there could end it
     return True
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from msgspec import Struct
 
@@ -143,6 +144,11 @@ def stop(processes: Iterable[ProcessId]) -> None:
         is_alive(each)  # takes leave of it, if it was our child
 
 
+def stop_module(module: str, folder: Path, recorded: ProcessId | None) -> None:
+    """End every process that runs a module of ours for the lab in `folder`; None if none is recorded."""
+    stop({*([recorded] if recorded else []), *running(module, str(folder))})
+
+
 def stop_standin(folder: Path, process: ProcessId | None) -> None:
     """Make the stand-in process of the lab in `folder` end, and wait for that; None if none is recorded."""
     with contextlib.ExitStack() as stack:
@@ -166,8 +172,10 @@ def stop_supervisor(folder: Path, process: ProcessId | None) -> None:
     stop(ending)
 
 
-def is_alive(process: ProcessId) -> bool:
-    """True if the process runs; one that ended and waits for its parent does not."""
+def is_alive(process: ProcessId | None) -> TypeGuard[ProcessId]:
+    """True if there is such a process, and it runs; one that ended and waits for its parent does not."""
+    if process is None:
+        return False
     stat = _stat(process.pid)
     if not stat or int(stat[_START_TIME]) != process.started:
         return False

@@ -46,11 +46,11 @@ def have(folder: Path) -> None:
         LabError: the lab is gone, or it cannot be started.
 
     """
-    if _runs(state.read(folder).watcher):
+    if process.is_alive(state.read(folder).watcher):
         return
     with state.locked(folder):
         record = state.read(folder)
-        if not _runs(record.watcher):
+        if not process.is_alive(record.watcher):
             try:
                 watcher = process.start([_WATCHER, str(folder)], folder / LOG)
             except OSError as error:
@@ -60,11 +60,7 @@ def have(folder: Path) -> None:
 
 def stop(folder: Path, recorded: ProcessId | None) -> None:
     """End every watcher of the lab in `folder`; None if none is recorded."""
-    process.stop({*([recorded] if recorded else []), *process.running(_WATCHER, str(folder))})
-
-
-def _runs(recorded: ProcessId | None) -> bool:
-    return recorded is not None and process.is_alive(recorded)
+    process.stop_module(_WATCHER, folder, recorded)
 
 
 class _Watcher:

@@ -39,8 +39,8 @@ def split(name: str) -> tuple[str, str]:
 
 def name_of(resource: Resource) -> str:
     """What a test calls an object: NAME, or NAMESPACE/NAME."""
-    namespace, name = resource.metadata.namespace, resource.metadata.name
-    return name if namespace == NAMESPACE else f"{namespace}/{name}"
+    metadata = resource.metadata
+    return metadata.name if metadata.namespace == NAMESPACE else metadata.qualified_name
 
 
 def names(lab: Lab) -> Names:

@@ -90,7 +90,7 @@ class Names:
 
 
 def _listed(objects: Iterable[Service | Pod]) -> str:
-    return ", ".join(f"{each.metadata.namespace}/{each.metadata.name}" for each in objects) or "none"
+    return ", ".join(each.metadata.qualified_name for each in objects) or "none"
 
 
 def _port_of(service: Service, wanted: str, protocol: str | None) -> ServicePort:

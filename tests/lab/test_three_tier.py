@@ -22,7 +22,7 @@ def test_each_tier_is_scaled_and_killed_alone(runtime: Path) -> None:
     """No visit fails while a pod of each tier is left; without a database they do, until there is another."""
     require_programs("redis-cli", "mariadbd", "mariadb-install-db")
     demo = [sys.executable, "netns-lab/three-tier/demo.py"]
-    done = subprocess.run(demo, cwd=PROJECT, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(demo, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     counts = [(int(visits), int(vain)) for visits, vain in re.findall(r"(\d+) visits, (\d+) in vain", said)]

@@ -25,4 +25,4 @@ class Secret(Resource, frozen=True, kw_only=True, omit_defaults=True, rename="ca
 
     def __repr__(self) -> str:
         """Tell which Secret it is, but nothing of what it holds: tracebacks and logs may show it."""
-        return f"Secret({self.metadata.namespace}/{self.metadata.name})"
+        return f"Secret({self.metadata.qualified_name})"

@@ -39,6 +39,11 @@ class ObjectMeta(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="
     managed_fields: Any = None
     self_link: str = ""
 
+    @property
+    def qualified_name(self) -> str:
+        """NAMESPACE/NAME."""
+        return f"{self.namespace}/{self.name}"
+
 
 class ObjectReference(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 ObjectReference."""
