@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.api import lab_agents
 from svcnat.api.cluster import Changed, Cluster
+from svcnat.controllers.members import is_terminating
 from svcnat.controllers.readiness import GATES_NOT_READY
 from svcnat.errors import EndedError, LabError, SvcnatError
 from svcnat.kernel.errands import at_home
@@ -352,7 +353,7 @@ def is_awaited(pod: Pod) -> bool:
     What a readiness gate waits for may never come.
     """
     status = pod.status
-    if pod.metadata.deletion_timestamp or any(each.reason == GATES_NOT_READY for each in status.conditions):
+    if is_terminating(pod) or any(each.reason == GATES_NOT_READY for each in status.conditions):
         return False
     if status.phase == "Running":
         return any(each.readiness_probe for each in pod.spec.containers)

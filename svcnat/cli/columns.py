@@ -14,6 +14,7 @@ from typing import Any
 from svcnat.cli.ages import age
 from svcnat.cli.happenings import seen, source
 from svcnat.cli.pods import pod_ready, pod_restarts, pod_status
+from svcnat.model.conditions import condition_of
 from svcnat.model.objects import (
     Condition,
     ConfigMap,
@@ -97,7 +98,8 @@ def host_port(address: str, port: int | None) -> str:
 
 def condition(conditions: Iterable[Condition], kind: str) -> str | None:
     """The status of a condition: True, False or Unknown; None if nobody set it."""
-    return next((item.status for item in conditions if item.type == kind), None)
+    found = condition_of(conditions, kind)
+    return found.status if found else None
 
 
 def shortened(items: Sequence[str], empty: str) -> str:

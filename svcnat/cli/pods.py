@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from svcnat.cli.ages import age
+from svcnat.controllers.members import is_terminating
+from svcnat.model.conditions import is_true
 from svcnat.model.objects import ContainerStateDetail, Pod
 from svcnat.model.pods import addresses_of, has_ended
 
@@ -17,7 +19,7 @@ def pod_ready(pod: Pod) -> str:
     sidecars = _sidecars(pod)
     total = len(pod.spec.containers) + len(sidecars)
     told = pod.status.container_statuses
-    if not told and _is_true(pod, "Ready"):
+    if not told and is_true(pod.status.conditions, "Ready"):
         return f"{total}/{total}"  # a status written by hand may leave the containers out
     staying = [each for each in pod.status.init_container_statuses if each.name in sidecars and each.started]
     shown = [*staying, *(told if _is_begun(pod) else ())]
@@ -26,7 +28,7 @@ def pod_ready(pod: Pod) -> str:
 
 def pod_status(pod: Pod) -> str:
     """STATUS: how far init containers are, why a container waits or ended, else the pod's reason or phase."""
-    if pod.metadata.deletion_timestamp and not has_ended(pod):
+    if is_terminating(pod) and not has_ended(pod):
         return "Terminating"
     found = pod.status.reason or pod.status.phase or ("Running" if addresses_of(pod) else "Pending")
     if beginning := _beginning(pod):
@@ -42,7 +44,7 @@ def pod_status(pod: Pod) -> str:
         else:
             runs |= bool(each.ready and each.state.running)
     if found == "Completed" and runs:
-        return "Running" if _is_true(pod, "Ready") else "NotReady"
+        return "Running" if is_true(pod.status.conditions, "Ready") else "NotReady"
     return found
 
 
@@ -74,7 +76,7 @@ def _beginning(pod: Pod) -> str:
 
 def _is_begun(pod: Pod) -> bool:
     """True if the init containers have done their work, or did once."""
-    return not _beginning(pod) or _is_true(pod, "Initialized")
+    return not _beginning(pod) or is_true(pod.status.conditions, "Initialized")
 
 
 def _ended(detail: ContainerStateDetail) -> str:
@@ -83,7 +85,3 @@ def _ended(detail: ContainerStateDetail) -> str:
 
 def _sidecars(pod: Pod) -> set[str]:
     return {each.name for each in pod.spec.init_containers if each.restart_policy == "Always"}
-
-
-def _is_true(pod: Pod, kind: str) -> bool:
-    return any(each.type == kind and each.status == "True" for each in pod.status.conditions)

@@ -19,6 +19,7 @@ from svcnat.controllers.merge import LAST_APPLIED
 from svcnat.controllers.naming import fresh_name
 from svcnat.controllers.rolling import allowance_of, revision_of, size_of, sizes, wanted_of
 from svcnat.controllers.world import Change, World
+from svcnat.model.conditions import condition_of
 from svcnat.model.defaults import with_defaults
 from svcnat.model.labels import HASH_LABEL, REVISION
 from svcnat.model.objects import (
@@ -250,7 +251,8 @@ def _progressing(this: Deployment, new: ReplicaSet | None, status: DeploymentSta
         return Condition(
             type="Progressing", status="Unknown", reason="DeploymentPaused", message="Deployment is paused"
         )
-    was = next((each.reason for each in this.status.conditions if each.type == "Progressing"), "")
+    found = condition_of(this.status.conditions, "Progressing")
+    was = found.reason if found else ""
     wanted = wanted_of(this) or None
     same = status.replicas == status.updated_replicas
     named = f'ReplicaSet "{new.metadata.name}"'

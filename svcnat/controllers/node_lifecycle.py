@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from svcnat.controllers.members import controller_of
 from svcnat.controllers.readiness import NODE_NOT_READY, ready_condition, shut_gates
+from svcnat.model.conditions import condition_of, is_true, with_condition
 from svcnat.model.objects import Condition, Node, Pod, Resource
 
 _UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -21,7 +22,7 @@ _EFFECTS = ("NoSchedule", "NoExecute")
 
 def unheard(node: Node, now: str) -> Node:
     """Return a Node as it is when its kubelet has been silent for too long: the very one if it says so already."""
-    ready = _ready(node.status.conditions)
+    ready = condition_of(node.status.conditions, "Ready")
     if ready and ready.status == "Unknown":
         return node
     why = "NodeStatusUnknown", "Kubelet stopped posting node status."
@@ -31,8 +32,7 @@ def unheard(node: Node, now: str) -> Node:
 
 def heard(node: Node, now: str) -> Node:
     """Return a Node as it is when its kubelet reports: the very one if it says so already."""
-    ready = _ready(node.status.conditions)
-    if ready and ready.status == "True":
+    if is_true(node.status.conditions, "Ready"):
         return node
     return _with(node, _readiness("True", "KubeletReady", "kubelet is posting ready status", now), [])
 
@@ -50,19 +50,19 @@ def with_scheduling(node: Resource, *, unschedulable: bool) -> Resource:
 
 def is_ready(node: Node) -> bool:
     """Tell whether a Node is Ready; one that nobody has said anything of is."""
-    ready = _ready(node.status.conditions)
+    ready = condition_of(node.status.conditions, "Ready")
     return ready is None or ready.status == "True"
 
 
 def is_marked(pod: Pod) -> bool:
     """Tell whether a Pod is not ready because of its Node."""
-    ready = _ready(pod.status.conditions)
+    ready = condition_of(pod.status.conditions, "Ready")
     return ready is not None and ready.reason == NODE_NOT_READY
 
 
 def marked(pod: Pod, now: str) -> Pod:
     """Return a Pod on a Node that is not heard: not ready, and all else as it was told last."""
-    ready = _ready(pod.status.conditions)
+    ready = condition_of(pod.status.conditions, "Ready")
     if ready is None or ready.status != "True":
         return pod
     message = f"node {pod.spec.node_name} is not ready"
@@ -105,19 +105,14 @@ def _readiness(status: str, reason: str, message: str, now: str) -> Condition:
     return Condition(type="Ready", status=status, reason=reason, message=message, last_transition_time=now)
 
 
-def _ready(conditions: list[Condition]) -> Condition | None:
-    return next((each for each in conditions if each.type == "Ready"), None)
-
-
 def _put(pod: Pod, new: Condition) -> Pod:
-    conditions = [new if each.type == new.type else each for each in pod.status.conditions]
-    return replace(pod, status=replace(pod.status, conditions=conditions))
+    return replace(pod, status=replace(pod.status, conditions=with_condition(pod.status.conditions, new)))
 
 
 def _with(node: Node, ready: Condition, taints: list[Any]) -> Node:
     """The Node with this condition, and these taints in place of those of an unreachable one."""
-    conditions = [each for each in node.status.conditions if each.type != "Ready"]
-    status = replace(node.status, conditions=[*conditions, ready])
+    others = (each for each in node.status.conditions if each.type != "Ready")
+    status = replace(node.status, conditions=[*others, ready])
     all_taints = [*_other_taints(node), *taints]
     return replace(node, spec=replace(node.spec, taints=all_taints or None), status=status)
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from svcnat.model.addresses import canonical
+from svcnat.model.conditions import condition_of, with_condition
 from svcnat.model.extensions import PROBE_RESULTS, parse_probe_results
 from svcnat.model.objects import Condition, ContainerStatus, Endpoints, EndpointSlice, Pod
 
@@ -62,7 +63,7 @@ def with_container_ready(pod: Pod, container: str, ready: bool, now: str) -> Pod
     names = [each.name for each in pod.spec.containers]
     if container not in names:
         return pod
-    before = next((each for each in status.conditions if each.type == _READY), None)
+    before = condition_of(status.conditions, _READY)
     told = {each.name: each for each in status.container_statuses}
     readiness = {}
     for each in pod.spec.containers:
@@ -77,20 +78,20 @@ def with_container_ready(pod: Pod, container: str, ready: bool, now: str) -> Pod
     unready = [name for name in names if not readiness[name]]
     whole = replace(ready_condition(unready, now), type=_CONTAINERS_READY)
     after = ready_condition(unready, now, shut_gates(pod))
-    conditions = _put(_put(status.conditions, after, always=True), whole, always=False)
-    if (statuses, conditions) == (status.container_statuses, status.conditions):
+    new = _put(_put(status.conditions, after, always=True), whole, always=False)
+    if (statuses, new) == (status.container_statuses, status.conditions):
         return pod
-    return replace(pod, status=replace(status, container_statuses=statuses, conditions=conditions))
+    return replace(pod, status=replace(status, container_statuses=statuses, conditions=new))
 
 
-def _put(conditions: list[Condition], new: Condition, *, always: bool) -> list[Condition]:
+def _put(known: list[Condition], new: Condition, *, always: bool) -> list[Condition]:
     """Put a condition in the place of the one of its type, whose time stays unless the status changes."""
-    old = next((each for each in conditions if each.type == new.type), None)
+    old = condition_of(known, new.type)
     if old is None:
-        return [*conditions, new] if always else conditions
+        return [*known, new] if always else known
     if old.status == new.status:
         new = replace(new, last_transition_time=old.last_transition_time, last_probe_time=old.last_probe_time)
-    return [new if each is old else each for each in conditions]
+    return with_condition(known, new)
 
 
 def with_probe_results(resource: R, results: Mapping[str, bool]) -> R:

@@ -15,6 +15,7 @@ from svcnat.lab.state import Started
 from svcnat.lab.supervision import LONGEST_MESSAGE, Ended, Task, TaskState
 from svcnat.lab.topology import Node
 from svcnat.lab.volumes import FAILED
+from svcnat.model.conditions import condition_of, with_condition
 from svcnat.model.objects import (
     Condition,
     Container,
@@ -44,9 +45,9 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
     containers = [each.name for each in pod.spec.containers]
     manned = {each.name for each in started.programs if each.command}
     probed = [each.name for each in pod.spec.containers if probing and each.readiness_probe]
-    found = next((each for each in pod.status.conditions if each.type == "Ready" and each.status == "False"), None)
+    found = condition_of(pod.status.conditions, "Ready")
     again = found is not None and found.reason == NODE_NOT_READY  # its node was lost, and all that ran there
-    said = None if again else found
+    said = found if found and found.status == "False" and not again else None
     before = {each.name: each.restart_count or 0 for each in pod.status.container_statuses}
     incomplete = _incomplete(pod, tasks)
     if started.troubles:
@@ -99,7 +100,7 @@ def _gated(pod: Pod, status: PodStatus, now: str) -> PodStatus:
 
     Who calls a pod unready for another reason has the last word.
     """
-    ready = next((each for each in status.conditions if each.type == "Ready"), None)
+    ready = condition_of(status.conditions, "Ready")
     if not pod.spec.readiness_gates or ready is None or (ready.status != "True" and ready.reason != GATES_NOT_READY):
         return status
     if any(each.ready is False for each in status.container_statuses):
@@ -109,7 +110,7 @@ def _gated(pod: Pod, status: PodStatus, now: str) -> PodStatus:
         return status
     if new.status == ready.status:
         new = replace(new, last_transition_time=ready.last_transition_time)
-    return replace(status, conditions=[new if each is ready else each for each in status.conditions])
+    return replace(status, conditions=with_condition(status.conditions, new))
 
 
 def faring(pod: Pod, tasks: Tasks, now: str, *, probing: bool, troubles: Sequence[str] = ()) -> PodStatus:
@@ -323,9 +324,9 @@ def _conditions(pod: Pod, phase: str, unready: list[str], now: str) -> list[Cond
     return _put(pod.status.conditions, new)
 
 
-def _put(conditions: Sequence[Condition], new: Condition) -> list[Condition]:
+def _put(known: Sequence[Condition], new: Condition) -> list[Condition]:
     """The conditions with another one of its type, which keeps its time if it says the same."""
-    old = next((each for each in conditions if each.type == new.type), None)
+    old = condition_of(known, new.type)
     if old and old.status == new.status:
         new = replace(new, last_transition_time=old.last_transition_time, message=new.message or old.message)
-    return [*(each for each in conditions if each.type != new.type), new]
+    return [*(each for each in known if each.type != new.type), new]
