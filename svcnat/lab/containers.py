@@ -14,7 +14,7 @@ from typing import Any
 
 from svcnat.lab.addressing import Addresses
 from svcnat.lab.supervision import Part
-from svcnat.model.objects import Container, Pod, Service
+from svcnat.model.objects import Container, Pod, PodDNSConfig, Service
 
 STAND_IN: tuple[str, ...] = ()
 """The command of a container that runs none."""
@@ -230,13 +230,9 @@ def hosts_file(pod: Pod, addresses: Addresses) -> str:
         "fe00::2\tip6-allrouters",
         *("\t".join((address, *names)) for address in addresses),
     ]
-    aliases = [
-        "\t".join(map(str, (each.get("ip"), *(each.get("hostnames") or []))))
-        for each in dicts(pod.spec.host_aliases)
-        if each.get("ip")
-    ]
+    aliases = ["\t".join((each.ip, *each.hostnames)) for each in pod.spec.host_aliases]
     if aliases:
-        lines += ["", "# Entries added by HostAliases.", *(each.replace("\n", " ") for each in aliases)]
+        lines += ["", "# Entries added by HostAliases.", *aliases]
     return "\n".join(lines) + "\n"
 
 
@@ -248,18 +244,17 @@ def resolv_conf(pod: Pod, nameservers: Sequence[str]) -> str | None:
         not nameservers or policy == "Default" or (pod.spec.host_network and policy != "ClusterFirstWithHostNet")
     ):
         return None
-    config: dict[str, Any] = pod.spec.dns_config if isinstance(pod.spec.dns_config, dict) else {}
+    config = pod.spec.dns_config or PodDNSConfig()
     namespace = pod.metadata.namespace
     searches = [] if own else [f"{namespace}.svc.{DOMAIN}", f"svc.{DOMAIN}", DOMAIN]
     options = {} if own else {"ndots": "5"}
-    for each in dicts(config.get("options")):
-        options[str(each.get("name") or "")] = "" if each.get("value") is None else str(each["value"])
-    servers = list(dict.fromkeys([*([] if own else nameservers), *map(str, config.get("nameservers") or [])]))
-    searches = list(dict.fromkeys([*searches, *map(str, config.get("searches") or [])]))
+    options |= {each.name: each.value or "" for each in config.options}
+    servers = list(dict.fromkeys([*([] if own else nameservers), *config.nameservers]))
+    searches = list(dict.fromkeys([*searches, *config.searches]))
     lines = [f"nameserver {each}" for each in servers[:_MOST_NAMESERVERS]]
     if searches:
         lines.append(f"search {' '.join(searches)}")
-    words = [f"{name}:{value}" if value else name for name, value in options.items() if name]
+    words = [f"{name}:{value}" if value else name for name, value in options.items()]
     if words:
         lines.append(f"options {' '.join(words)}")
     return "\n".join(lines) + "\n"

@@ -11,7 +11,19 @@ from msgspec.structs import replace
 from svcnat.lab import containers
 from svcnat.lab.addressing import Addresses
 from svcnat.lab.containers import Missing, Place, command_of, environment_of, hosts_file, resolv_conf, service_variables
-from svcnat.model.objects import Container, EnvVar, ObjectMeta, Pod, PodSpec, Service, ServicePort, ServiceSpec
+from svcnat.model.objects import (
+    Container,
+    EnvVar,
+    HostAlias,
+    ObjectMeta,
+    Pod,
+    PodDNSConfig,
+    PodDNSConfigOption,
+    PodSpec,
+    Service,
+    ServicePort,
+    ServiceSpec,
+)
 
 PLACE = Place("node-1", Addresses("172.30.0.11", "fd00:172:30::b"), Addresses("10.244.0.2", "fd00:10:244::2"))
 PATH = "/usr/bin:/bin"
@@ -156,7 +168,7 @@ def test_the_hosts_file() -> None:
     text = hosts_file(a_pod(), PLACE.addresses)
     assert "127.0.0.1\tlocalhost\n" in text
     assert text.endswith("\n10.244.0.2\tweb-0\nfd00:10:244::2\tweb-0\n")
-    named = a_pod(hostname="one", subdomain="db", host_aliases=[{"ip": "192.0.2.1", "hostnames": ["a", "b"]}])
+    named = a_pod(hostname="one", subdomain="db", host_aliases=[HostAlias(ip="192.0.2.1", hostnames=["a", "b"])])
     text = hosts_file(named, PLACE.addresses)
     assert "\n10.244.0.2\tone.db.default.svc.cluster.local\tone\n" in text
     assert text.endswith("\n# Entries added by HostAliases.\n192.0.2.1\ta\tb\n")
@@ -172,11 +184,8 @@ def test_the_resolver_file() -> None:
     assert resolv_conf(a_pod(dns_policy="Default"), ["10.96.0.10"]) is None
     assert resolv_conf(a_pod(host_network=True), ["10.96.0.10"]) is None
     assert resolv_conf(a_pod(host_network=True, dns_policy="ClusterFirstWithHostNet"), ["10.96.0.10"]) == cluster
-    config = {
-        "nameservers": ["192.0.2.53"],
-        "searches": ["example.org"],
-        "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
-    }
+    options = [PodDNSConfigOption(name="ndots", value="2"), PodDNSConfigOption(name="edns0")]
+    config = PodDNSConfig(nameservers=["192.0.2.53"], searches=["example.org"], options=options)
     own = a_pod(dns_policy="None", dns_config=config)
     assert resolv_conf(own, ["10.96.0.10"]) == "nameserver 192.0.2.53\nsearch example.org\noptions ndots:2 edns0\n"
     both = replace(own, spec=replace(own.spec, dns_policy=None))

@@ -177,6 +177,37 @@ def with_pod(spec: str = "", container: str = "", ports: str = "[]", status: str
             ],
         ),
         (
+            with_pod("dnsPolicy: None, "),
+            ["spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"],
+        ),
+        (
+            with_pod("dnsPolicy: None, dnsConfig: {searches: [a.example., .]}, "),
+            ["spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy`"],
+        ),
+        (
+            with_pod(
+                "dnsConfig: {nameservers: [1.1.1.1, '::1', 1.1.1.3, x], searches: ['a b'], options: [{value: a},"
+                ' {name: edns0}, {name: ndots, value: "1\\nnameserver 192.0.2.1"}]},'
+                " hostAliases: [{ip: 192.0.2.1, hostnames: [web]}, {hostnames: ['a b']}],"
+            ),
+            [
+                'spec.dnsConfig.nameservers: Invalid value: ["1.1.1.1","::1","1.1.1.3","x"]: must not have more than 3',
+                f'spec.dnsConfig.nameservers[3]: Invalid value: "x": {ADDRESS}',
+                f'spec.dnsConfig.searches[0]: Invalid value: "a b": {SUBDOMAIN}',
+                "spec.dnsConfig.options[0]: Required value: must not be empty",
+                'spec.dnsConfig.options[2]: Invalid value: "1\\nnameserver 192.0.2.1": must not contain white space',
+                f'spec.hostAliases[1].ip: Invalid value: "": {ADDRESS}',
+                f'spec.hostAliases[1].hostnames[0]: Invalid value: "a b": {SUBDOMAIN}',
+            ],
+        ),
+        (
+            with_pod(f"dnsConfig: {{searches: [{', '.join(['a' * 63] * 33)}]}}, "),
+            [
+                'spec.dnsConfig.searches: Invalid value: ["aaaa',
+                'spec.dnsConfig.searches: Invalid value: ["aaaa',
+            ],
+        ),
+        (
             with_pod(container="env: [{name: A, value: b}, {value: c}],"),
             ["spec.containers[0].env[1].name: Required value"],
         ),

@@ -67,10 +67,13 @@ from svcnat.model.objects.workloads import (
     EnvVar,
     ExecAction,
     GRPCAction,
+    HostAlias,
     HTTPGetAction,
     HTTPHeader,
     LabelSelector,
     Pod,
+    PodDNSConfig,
+    PodDNSConfigOption,
     PodIP,
     PodReadinessGate,
     PodSpec,
@@ -82,6 +85,7 @@ from svcnat.model.objects.workloads import (
 )
 
 __all__ = [
+    "HostAlias",
     "Labels",
     "OwnerReference",
     "ObjectMeta",
@@ -115,6 +119,8 @@ __all__ = [
     "GRPCAction",
     "Probe",
     "Container",
+    "PodDNSConfig",
+    "PodDNSConfigOption",
     "PodReadinessGate",
     "PodSpec",
     "PodIP",

@@ -116,6 +116,28 @@ class PodReadinessGate(Struct, frozen=True, kw_only=True, omit_defaults=True, re
     condition_type: str = ""
 
 
+class PodDNSConfigOption(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
+    """core/v1 PodDNSConfigOption."""
+
+    name: str = ""
+    value: str | None = None
+
+
+class PodDNSConfig(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """core/v1 PodDNSConfig."""
+
+    nameservers: list[str] = []
+    searches: list[str] = []
+    options: list[PodDNSConfigOption] = []
+
+
+class HostAlias(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """core/v1 HostAlias."""
+
+    ip: str = ""
+    hostnames: list[str] = []
+
+
 class PodSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """core/v1 PodSpec."""
 
@@ -133,10 +155,10 @@ class PodSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="cam
     active_deadline_seconds: int | None = None
     affinity: Any = None
     automount_service_account_token: bool | None = None
-    dns_config: Any = None
+    dns_config: PodDNSConfig | None = None
     dns_policy: str | None = None
     enable_service_links: bool | None = None
-    host_aliases: Any = None
+    host_aliases: list[HostAlias] = []
     host_ipc: bool | None = field(default=None, name="hostIPC")
     host_pid: bool | None = field(default=None, name="hostPID")
     host_users: bool | None = None

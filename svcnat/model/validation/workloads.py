@@ -32,6 +32,7 @@ from svcnat.model.validation.names import (
 )
 from svcnat.model.validation.probes import check_readiness_probe
 from svcnat.model.validation.problems import Problem, duplicate, forbidden, invalid, required, unsupported
+from svcnat.model.validation.resolving import check_resolving
 from svcnat.model.validation.volumes import check_volumes
 
 PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
@@ -65,6 +66,7 @@ def check_pod_spec(spec: PodSpec, path: str, *, claims: bool = False) -> list[Pr
             problems += _check_container(container, at, host=bool(spec.host_network))
     problems += check_choice(f"{path}.restartPolicy", spec.restart_policy, RESTART_POLICIES)
     problems += check_choice(f"{path}.dnsPolicy", spec.dns_policy, DNS_POLICIES)
+    problems += check_resolving(spec, path)
     forms = (("hostname", dns_label), ("subdomain", dns_label), ("nodeName", dns_subdomain))
     for name, form in forms:
         value = {"hostname": spec.hostname, "subdomain": spec.subdomain, "nodeName": spec.node_name}[name]
