@@ -187,6 +187,10 @@ def _unknown(name: str) -> str:
     if name in PREFIXES:
         words = [known.removeprefix(name).split()[0] for known in BY_NAME if known.startswith(f"{name} ")]
         return f"'svcnat {name}' needs one of: {', '.join(dict.fromkeys(words))}"
-    near = difflib.get_close_matches(name, BY_NAME, n=1)
-    hint = f", did you mean '{near[0]}'?" if near else ""
+    before, _, word = name.rpartition(" ")
+    words = [known.removeprefix(before).split()[0] for known in BY_NAME if known.startswith(before and f"{before} ")]
+    near = difflib.get_close_matches(word, words, n=1)
+    hint = f", did you mean '{f'{before} {near[0]}'.strip()}'?" if near else ""
+    if before and not near:
+        hint = f": 'svcnat {before}' has {', '.join(dict.fromkeys(words))}"
     return f"unknown verb '{name}'{hint}\nSee 'svcnat --help'."

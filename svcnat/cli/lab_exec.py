@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from svcnat.cli.pod_choice import choose
+from svcnat.errors import UsageError
 
 if TYPE_CHECKING:  # costs more to import than a help page may take
     from svcnat.lab.labs import Lab
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``lab exec``."""
     parser.usage = f"{parser.prog} [flags] WHERE -- COMMAND [ARGUMENT...]"
     parser.add_argument("where", metavar="WHERE", help="a pod, node or client")
+    parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)  # the place, after a lab's name
     parser.add_argument("-c", "--container", default="", metavar="NAME", help="whose environment (default: the first)")
     # Commands always have our standard input, and our terminal.
     parser.add_argument("-i", "--stdin", action="store_true", help=argparse.SUPPRESS)
@@ -35,6 +37,11 @@ def run(options: argparse.Namespace) -> int:
     """Run the command after ``--``, with our standard input and output."""
     from svcnat import api
 
+    if options.stray:
+        raise UsageError(
+            "say one place to run it in, and which lab by --lab LAB: "
+            "svcnat --lab LAB exec WHERE -- COMMAND [ARGUMENT...]"
+        )
     namespace = options.namespace or "default"
     name, where = choose(options.where, namespace, options.lab)
     with api.Lab.find(name) as lab:

@@ -41,6 +41,8 @@ def _only(nodes: Collection[str]) -> str:
                 found.append(name)
     if len(found) != 1:
         what = f"has {' and '.join(nodes)}" if nodes else "is up"
+        if not set(nodes).isdisjoint(running()):
+            what += ": a lab is named by --lab"
         raise LabError(f"several labs: say --lab {' or --lab '.join(found)}" if found else f"no lab {what}")
     return found[0]
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from svcnat.cli import session
 from svcnat.cli.terminal import counted, say, say_warnings, visible
+from svcnat.errors import UsageError
 from svcnat.model.objects import Pod
 from svcnat.model.pods import has_ended, is_ready
 
@@ -33,6 +34,7 @@ _KILLED = 128  # to which a shell adds the number of the signal that ended a com
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``lab up``."""
     parser.add_argument("name", nargs="?", help=f"what to call it (default: {DEFAULT_NAME})")
+    parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)  # a manifest without -f
     session.add_manifest_flags(parser, required=False)
     parser.add_argument(
         "--rootless",
@@ -58,6 +60,9 @@ def run(options: argparse.Namespace) -> int:
     from svcnat import api
     from svcnat.lab.names import SYSTEM
 
+    if options.stray or "/" in (options.name or ""):
+        path = visible(options.stray[0] if options.stray else options.name)
+        raise UsageError(f"{path} is not the lab's name: if these are manifests, say -f {path}")
     name = options.lab = (options.lab or DEFAULT_NAME) if options.name is None else options.name
     progress = _Progress()
     try:

@@ -74,7 +74,7 @@ def _kind(word: str) -> Kind:
     hint = (
         f"did you mean '{near[0]}'?"
         if near
-        else "say KIND NAME or KIND/NAME; it has " + ", ".join(kind.plural for kind in KINDS)
+        else f"it has {', '.join(kind.plural for kind in KINDS)}; KIND/NAME is one object"
     )
     raise UsageError(f"svcnat has no kind '{word}'; {hint}")
 

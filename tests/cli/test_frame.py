@@ -141,6 +141,8 @@ def test_a_command_after_two_dashes_is_left_alone(svcnat: Svcnat, probe: SimpleN
     [
         (("gte",), "unknown verb 'gte', did you mean 'get'?"),
         (("lab", "dwon"), "unknown verb 'lab dwon', did you mean 'lab down'?"),
+        (("lab", "node", "strat"), "unknown verb 'lab node strat', did you mean 'lab node start'?"),
+        (("lab", "delete", "x"), "unknown verb 'lab delete': 'svcnat lab' has up, list, exec, node, down"),
         (("zzzzz",), "unknown verb 'zzzzz'\n"),
         (("lab",), "'svcnat lab' needs one of: up, list, exec, node, down"),
         (("probe", "--nope"), "unrecognized arguments: --nope"),

@@ -86,6 +86,14 @@ def test_up_says_what_is_there(svcnat: Run, runtime: Path, tmp_path: Path) -> No
     assert namespaces_of(name) == []
 
 
+def test_up_takes_manifests_by_flag(svcnat: Run, runtime: Path) -> None:
+    """Who leaves out -f is told so, whether or not there is a name; nothing is built."""
+    for words in (("folder/",), ("demo", "folder/"), ("demo", "-v", "folder/")):
+        result = svcnat("lab", "up", *words)
+        message = "error: folder/ is not the lab's name: if these are manifests, say -f folder/\n"
+        assert (result.code, result.err) == (2, message)
+
+
 def test_a_bad_manifest_builds_nothing(svcnat: Run, runtime: Path, tmp_path: Path) -> None:
     """Every finding is said, and there is no lab."""
     name = unused_name()
@@ -178,6 +186,7 @@ def test_signals_are_the_commands(lab: str) -> None:
         (("client-pod", "--", "no-such-command"), 1, "no-such-command"),
         (("client-pod",), 2, "two dashes: svcnat lab exec"),
         (("client-pod", "ls", "-l"), 2, "two dashes: svcnat lab exec"),
+        (("demo", "client-pod", "--", "true"), 2, "which lab by --lab LAB: svcnat --lab LAB exec WHERE"),
         (("--lab", "none", "client-pod", "--", "true"), 1, "none"),
     ],
 )
