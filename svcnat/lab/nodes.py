@@ -27,7 +27,7 @@ from svcnat.controllers.node_lifecycle import (
     unmarked,
 )
 from svcnat.errors import LabError
-from svcnat.lab import fabric, state
+from svcnat.lab import fabric, state, stores
 from svcnat.lab.labs import Lab
 from svcnat.lab.state import Cut, Record
 from svcnat.lab.topology import Topology
@@ -152,12 +152,16 @@ def judge(nodes: Iterable[Node], pods: Iterable[Pod], record: Record, topology: 
     verdict, gone, text = Verdict(), lost(record, topology, now), utc_now()
     running = {started.uid for started in record.pods.values()}
     ours = {node.name for node in topology.nodes}
+    unregistered = {node.name: node for node in topology.nodes if node.name not in record.silent}
     for node in nodes:
         name = node.metadata.name
+        unregistered.pop(name, None)
         if name in gone:
             verdict.note(node, unheard(node, text))
         elif name in ours and name not in record.silent:
             verdict.note(node, heard(node, text))
+    # Somebody has deleted them. A cluster's kubelet says so again when it starts, ours when it next looks.
+    verdict.changed += map(stores.node_object, unregistered.values())
     for pod in pods:
         name = pod.spec.node_name
         if name in gone:

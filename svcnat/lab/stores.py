@@ -33,14 +33,15 @@ def create_store(folder: Path, plan: Topology) -> Store:
     try:
         with store.transaction() as transaction:
             for node in plan.nodes:
-                transaction.put(_node_object(node))
+                transaction.put(node_object(node))
     except BaseException:
         store.close()
         raise
     return store
 
 
-def _node_object(node: topology.Node) -> Node:
+def node_object(node: topology.Node) -> Node:
+    """What a node's kubelet says of it when it registers the node."""
     machine = os.uname().machine
     platform = {"os": "linux", "arch": _ARCHITECTURES.get(machine, machine)}
     labels = {

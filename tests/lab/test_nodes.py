@@ -282,6 +282,18 @@ def test_every_node_is_off(three: LabFixture) -> None:
     assert asked(three) == pods_on(three, "node-3") - {"late"}
 
 
+def test_a_node_that_is_deleted_registers_again(three: LabFixture) -> None:
+    """It lives, and says so; one that is off does when it is started. Else nobody would ever judge it again."""
+    three.apply(THREE % "")
+    three.lab.delete([(Node, "", "node-2")])
+    three.wait(lambda: three.node("node-2").ready, what="node-2 to register")
+    three.node("node-2").stop()
+    three.lab.delete([(Node, "", "node-2")])
+    three.node("node-2").start()
+    assert three.node("node-2").ready
+    assert len(asked(three)) == 6
+
+
 def test_cordoned_nodes_get_no_new_pods(three: LabFixture) -> None:
     """cordon: what is there stays, what is new goes elsewhere; uncordon: it is as before."""
     three.apply(THREE % "")
