@@ -22,8 +22,6 @@ from svcnat.errors import MissingError, SvcnatError
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 _PASS_BUCKETS = tuple(0.001 * 2**step for step in range(15))  # kube-proxy's
 _PROGRAMMING_BUCKETS = (
     # kube-proxy's begin at a quarter of a second; svcnat is done before, so it has more below.
