@@ -14,7 +14,7 @@ T = TypeVar("T", str, bytes)
 
 
 @contextlib.contextmanager
-def ending(process: subprocess.Popen[T], patience: float = PATIENCE) -> Iterator[subprocess.Popen[T]]:
+def ending(process: subprocess.Popen[T], patience: float = 3 * PATIENCE) -> Iterator[subprocess.Popen[T]]:
     """A process that is killed after the block, however that ends, and after `patience` seconds.
 
     Whoever reads what it prints, or waits for it, is not kept waiting longer than that; ``with Popen(...)`` alone waits
