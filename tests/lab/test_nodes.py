@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
@@ -292,6 +293,43 @@ def test_a_node_that_is_deleted_registers_again(three: LabFixture) -> None:
     three.node("node-2").start()
     assert three.node("node-2").ready
     assert len(asked(three)) == 6
+
+
+def test_whatever_happened(three: LabFixture) -> None:
+    """After each of many stops, partitions and their ends, what is said and done follows from what is off and cut."""
+    three.apply(THREE % "")
+    # This one cuts nodes that are off, switches on nodes that are cut off, and has every node silent at times.
+    random, known = Random(25), ["node-1", "node-2", "node-3"]
+    off: set[str] = set()
+    cuts: list[set[str]] = []
+    for _ in range(6):
+        some = random.sample(known, random.choice([1, 2]))
+        match random.choice(["stop", "start", "partition", "heal"]):
+            case "stop":
+                three.lab.stop_nodes(*some)
+                off |= {*some}
+            case "start":
+                three.lab.start_nodes(*some)
+                off -= {*some}
+            case "partition":
+                three.lab.partition(*some)
+                cuts.append({*some})
+            case "heal":
+                three.lab.heal(*some)
+                cuts = [cut - {*some} for cut in cuts]
+        silent = off.union(*cuts)
+        assert {name for name in known if not three.node(name).ready} == silent
+        assert {name for name in known if not netns.exists(names.member(three.name, name))} == off
+        expected = {pod for name in known if name not in silent for pod in pods_on(three, name)}
+        assert {each.pod for each in three.endpoints("web") if each.ready} == expected
+        for family in (4, 6):
+            assert not expected or asked(three, family) <= expected
+    three.lab.heal()
+    three.lab.start_nodes(*known)
+    assert asked(three) == asked(three, 6) == {each.pod for each in three.endpoints("web") if each.ready}
+    assert len(asked(three)) == 6
+    record = state.read(three.built.folder)
+    assert (record.off, record.cuts, record.silent) == ((), (), {})
 
 
 def test_cordoned_nodes_get_no_new_pods(three: LabFixture) -> None:
