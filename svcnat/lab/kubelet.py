@@ -144,11 +144,20 @@ class _Round(Inventory):
                 power.cut(self.lab, node, lost, self.crews)
                 for key in lost:
                     del self.pods[key]
-            else:
-                power.restore(self.lab, node)
+            elif node.name in self.record.unfinished or not power.is_on(self.lab, node):
+                self._rebuild(node)
         if network.has_lines(self.lab.name):
             self.record = replace(self.record, lines=lines.have(self.lab.folder, self.record.lines))
         self._remember()
+
+    def _rebuild(self, node: Node) -> None:
+        """Build a node from nothing; if this process is killed meanwhile, the next pass knows."""
+        others = tuple(name for name in self.record.unfinished if name != node.name)
+        self.record = replace(self.record, unfinished=(*others, node.name))
+        self._remember()
+        power.cut(self.lab, node, {}, self.crews)
+        power.restore(self.lab, node)
+        self.record = replace(self.record, unfinished=others)
 
     def judge(self) -> None:
         """Let the control plane draw its conclusions from which nodes it hears, and choose the way in."""

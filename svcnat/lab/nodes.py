@@ -222,7 +222,8 @@ def entrance(record: Record, topology: Topology) -> str:
 def is_settled(lab: Lab, record: Record, nodes: Iterable[Node], pods: Iterable[Pod]) -> bool:
     """Tell whether nothing is to be written, nothing runs where the power is off, and the way in is the right one."""
     return (
-        not judge(nodes, pods, record, lab.topology, time.time())
+        not record.unfinished
+        and not judge(nodes, pods, record, lab.topology, time.time())
         and entrance(record, lab.topology) == (record.entrance or lab.topology.nodes[0].name)
         and not any(started.node in record.off for started in record.pods.values())
     )

@@ -28,7 +28,7 @@ def cut(lab: Lab, node: Node, pods: Mapping[str, Started], crews: Crews) -> None
 
     """
     member = names.member(lab.name, node.name)
-    if not pods and not netns.exists(member):
+    if not pods and not is_on(lab, node):
         return
     network.unplug_node(lab.name, lab.topology, node)
     devices = [started.device for started in pods.values()]
@@ -42,6 +42,11 @@ def cut(lab: Lab, node: Node, pods: Mapping[str, Started], crews: Crews) -> None
         crews.forget(device)
 
 
+def is_on(lab: Lab, node: Node) -> bool:
+    """True if a node is there, be it half-built."""
+    return netns.exists(names.member(lab.name, node.name))
+
+
 def restore(lab: Lab, node: Node) -> None:
     """Build a node that is missing, with nothing on it.
 
@@ -49,5 +54,4 @@ def restore(lab: Lab, node: Node) -> None:
         KernelError: the kernel refused.
 
     """
-    if not netns.exists(names.member(lab.name, node.name)):
-        network.add_node(lab.name, lab.topology, node)
+    network.add_node(lab.name, lab.topology, node)

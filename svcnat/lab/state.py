@@ -82,8 +82,8 @@ class Record(Struct, frozen=True, omit_defaults=True):
     """A lab; pods are under the names of their network namespaces, `cursors` tell where each node's next address is.
 
     `path` is where programs are looked for, whoever starts them. Of nodes: which are `off`, who is `cut` off from whom,
-    since when nothing was heard of those that cannot be reached (`silent`, seconds since 1970), and which one is the
-    `entrance` to the service ranges, the first one if that is "".
+    since when nothing was heard of those that cannot be reached (`silent`, seconds since 1970), which ones were being
+    built again (`unfinished`), and which one is the `entrance` to the service ranges, the first one if that is "".
     """
 
     boot: str
@@ -99,6 +99,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
     off: tuple[str, ...] = ()
     cuts: tuple[Cut, ...] = ()
     silent: dict[str, float] = field(default_factory=dict)
+    unfinished: tuple[str, ...] = ()
     entrance: str = ""
     version: int = _VERSION
 

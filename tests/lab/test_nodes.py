@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from svcnat.errors import LabError
 from svcnat.kernel import netns
@@ -267,6 +268,21 @@ def test_what_was_begun_is_finished(three: LabFixture) -> None:
     until(lambda: all(each.ready for each in three.endpoints("web")), "its return")
     three.lab.follow()
     assert asked(three) >= mine
+
+
+def test_a_node_that_was_half_built(three: LabFixture) -> None:
+    """A command that is killed while it builds a node again leaves one without links: the next builds it anew."""
+    three.apply(THREE % "")
+    three.node("node-2").stop()
+    folder = three.built.folder
+    with state.locked(folder):
+        netns.create(names.member(three.name, "node-2"))
+        state.write(folder, replace(state.read(folder), off=(), silent={}, unfinished=("node-2",)))
+    three.lab.follow()
+    until(lambda: all(each.ready for each in three.endpoints("web")), "its return")
+    three.lab.follow()
+    assert asked(three) == {each.pod for each in three.endpoints("web")}
+    assert not state.read(folder).unfinished
 
 
 def test_every_node_is_off(three: LabFixture) -> None:
