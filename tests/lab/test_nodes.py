@@ -103,7 +103,12 @@ def test_connections_hang_when_the_power_goes(three: LabFixture) -> None:
     """Nobody says goodbye: a client of a pod on a node that goes sees neither a reset nor an end."""
     three.apply(THREE % "")
     victim = min(pods_on(three, "node-2"))
-    with three.client.socket(f"{victim}:80", patience=0.5) as held:
+    with three.client.socket(f"{victim}:80", patience=5) as held:
+        held.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")  # a client that says nothing has an answer after a while
+        answer = b""
+        while victim.encode() not in answer:
+            answer += held.recv(1000)
+        held.settimeout(0.5)
         three.node("node-2").stop()
         with pytest.raises(TimeoutError):
             held.recv(1)
