@@ -25,7 +25,8 @@ from svcnat.agent.folders import watch_folders
 from svcnat.agent.keeper import Keeper
 from svcnat.agent.mishaps import Mishaps
 from svcnat.agent.notify import Notifier
-from svcnat.agent.reconciler import Reasons, Reconciler, Round
+from svcnat.agent.reconciler import Reconciler
+from svcnat.agent.rounds import Reasons, Round
 from svcnat.agent.server import Server
 from svcnat.agent.sources import Source
 from svcnat.agent.surroundings import Surroundings

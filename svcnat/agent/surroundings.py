@@ -19,7 +19,8 @@ from svcnat.agent.freshness import Freshness
 from svcnat.agent.health import HealthServers
 from svcnat.agent.keeper import Overran
 from svcnat.agent.probes import Probed, Result, wanted_of_pod, wanted_of_service
-from svcnat.agent.reconciler import Observer, Reconciler, Round
+from svcnat.agent.reconciler import Reconciler
+from svcnat.agent.rounds import Observer, Round
 from svcnat.agent.sources import PROBED, Happening, Source
 from svcnat.agent.targets import Target
 from svcnat.errors import MissingError, SvcnatError

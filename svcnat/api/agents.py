@@ -162,7 +162,8 @@ def follow_once(what: Following, *, force: bool = False) -> control.AgentState:
 
     """
     from svcnat.agent.keeper import Keeper
-    from svcnat.agent.reconciler import Reasons, Reconciler
+    from svcnat.agent.reconciler import Reconciler
+    from svcnat.agent.rounds import Reasons
 
     source = what.source()
     reconciler = Reconciler(

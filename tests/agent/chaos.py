@@ -41,7 +41,8 @@ from svcnat.agent.desired import KINDS
 from svcnat.agent.follow import Objects, follow
 from svcnat.agent.host import look
 from svcnat.agent.keeper import Keeper
-from svcnat.agent.reconciler import Observer, Reasons, Reconciler
+from svcnat.agent.reconciler import Reconciler
+from svcnat.agent.rounds import Observer, Reasons
 from svcnat.agent.settings import settings_for
 from svcnat.agent.sources import StateFile
 from svcnat.agent.targets import Target

@@ -13,7 +13,8 @@ from svcnat.agent.control import AgentState, Client, Reconcile, TargetState
 from svcnat.agent.desired import Desired
 from svcnat.agent.follow import Objects, follow
 from svcnat.agent.keeper import Keeper
-from svcnat.agent.reconciler import Observer, Reasons, Reconciler
+from svcnat.agent.reconciler import Reconciler
+from svcnat.agent.rounds import Observer, Reasons
 from svcnat.agent.settings import Host, settings_for
 from svcnat.agent.sources import StateFile
 from svcnat.agent.targets import Target

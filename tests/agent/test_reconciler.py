@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from svcnat.agent.keeper import Keeper
-from svcnat.agent.reconciler import Observer, Reasons, Reconciler
+from svcnat.agent.reconciler import Reconciler
+from svcnat.agent.rounds import Observer, Reasons
 from svcnat.agent.sources import Manifests, StateFile
 from svcnat.agent.targets import Target
 from svcnat.errors import KernelError, MissingError
