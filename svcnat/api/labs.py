@@ -36,7 +36,6 @@ Progress = Callable[[int, int], None]
 READY_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 _PASSES = 1_000  # more pods than that have never waited for each other
-_LEAST_GRACE = 1.0  # seconds, as the kubelet's, for pods that are to go at once
 _TRIES = 4  # an agent may be killed at any moment, also while it starts
 
 
@@ -271,17 +270,9 @@ class Lab(Cluster):
         to do in `grace` seconds, or its own terminationGracePeriodSeconds. With 0 it goes at once, and they are killed.
         """
         changed = super().delete(wanted, dry_run=dry_run, grace=grace)
-        if not dry_run and grace == 0:
-            at_home(self._kill)
         if not dry_run and wait:
             at_home(self._see_off)
         return changed
-
-    def _kill(self) -> None:
-        """Have the processes of the pods that are to end killed."""
-        from svcnat.lab import kubelet
-
-        kubelet.sweep(self.built, (), _LEAST_GRACE)
 
     def _see_off(self) -> None:
         """Wait until the pods that are ending have ended."""

@@ -33,6 +33,8 @@ from svcnat.model.objects import Pod
 
 __all__ = ["Pass", "is_settled", "retire", "start", "sweep", "unwanted"]
 
+_LEAST_GRACE = 1.0  # seconds, as the kubelet's, for pods that are to go at once
+
 
 def start(lab: Lab, *, probing: bool = True) -> Pass:
     """Start every pod of the store that does not run, and write the status of all that need it, in one transaction.
@@ -82,10 +84,10 @@ def retire(lab: Lab) -> Pass:
         return now.done
 
 
-def sweep(lab: Lab, gone: Collection[str] | None = None, grace: float | None = None) -> Pass:
+def sweep(lab: Lab, gone: Collection[str] | None = None) -> Pass:
     """End every pod that is no longer in the store: processes, servers after the requests in hand, then its namespace.
 
-    A pod whose processes take their time of grace, or `grace` seconds, is `ending`, and is gone after a later sweep.
+    A pod whose processes do not end at once is `ending`, and is gone after a later sweep.
     With `gone`, which :func:`unwanted` told before the rules followed, no other pod begins to end: one that was deleted
     since then still gets connections.
 
@@ -96,12 +98,9 @@ def sweep(lab: Lab, gone: Collection[str] | None = None, grace: float | None = N
     """
     with _Round.begin(lab) as now:
         now.stop(
-            (
-                key
-                for key, started in now.pods.items()
-                if started.ending or (not now.is_wanted(key, started) and (gone is None or started.uid in gone))
-            ),
-            grace,
+            key
+            for key, started in now.pods.items()
+            if started.ending or (not now.is_wanted(key, started) and (gone is None or started.uid in gone))
         )
         return now.done
 
@@ -193,15 +192,22 @@ class _Round(Inventory):
                     transaction.purge(live)
         self.done.retired += [pod.metadata.qualified_name for pod in gone.values()]
 
-    def stop(self, keys: Iterable[str], grace: float | None = None) -> None:
+    def stop(self, keys: Iterable[str]) -> None:
         """End pods: processes, servers, then the link, then whatever else runs there, then the namespace.
 
-        Those whose processes do not end at once stay, and are `ending`.
+        Those whose processes do not end at once stay, and are `ending`. What is no longer in the store has had its time
+        of grace, or was not to have any.
         """
         ending = {key: self.pods[key] for key in keys if not self.is_silent(key)}
         if not ending:
             return
-        busy = self.crews.dismiss({started.device: grace for started in ending.values() if started.manned})
+        busy = self.crews.dismiss(
+            {
+                started.device: None if self.is_wanted(key, started) else _LEAST_GRACE
+                for key, started in ending.items()
+                if started.manned
+            }
+        )
         for key, started in ending.items():
             if started.device in busy:
                 self.pods[key] = replace(started, ending=True)

@@ -254,6 +254,17 @@ def test_a_pod_that_goes_has_its_time_of_grace(build_lab: BuildLab) -> None:
     assert len(namespaces_of(lab.name)) == 3
 
 
+def test_a_pod_that_is_gone_from_the_store_has_no_more_time(build_lab: BuildLab) -> None:
+    """Whoever forced that may have died on the way: any pass ends it, long as its own time of grace may be."""
+    lab = build_lab()
+    create(lab, program("stubborn", STUBBORN, termination_grace_period_seconds=100_000))
+    kubelet.start(lab)
+    until(lambda: log(lab, "stubborn") == "ready\n", "its trap")
+    delete(lab, "stubborn")
+    until(lambda: not kubelet.sweep(lab).ending, "its end")
+    assert len(namespaces_of(lab.name)) == 3
+
+
 def test_a_pod_that_goes_serves_until_the_rules_have_followed(build_lab: BuildLab) -> None:
     """A pass that starts others leaves it alone, and so does a sweep if it was wanted when the rules were made."""
     lab = build_lab()
