@@ -326,10 +326,16 @@ spec:
 """
 CONFIGURATION = """\
 daemon off;
-pid PIDFILE;
+user root;
+pid FOLDER/nginx.pid;
 error_log stderr;
 events {}
 http {
+    client_body_temp_path FOLDER/body;
+    proxy_temp_path FOLDER/proxy;
+    fastcgi_temp_path FOLDER/fastcgi;
+    uwsgi_temp_path FOLDER/uwsgi;
+    scgi_temp_path FOLDER/scgi;
     access_log /dev/stdout;
     server { listen 8080; location / { return 200 "$hostname\\n"; } }
 }
@@ -339,8 +345,9 @@ http {
 @needs_nginx
 def test_a_real_nginx_behind_a_cluster_ip(up: Up, tmp_path: Path) -> None:
     """Both pods answer, each with its host name; a deleted one is replaced; the log tells of the requests."""
-    # nginx removes its pid file at its end: it must be a file of the test, and never a device.
-    (tmp_path / "nginx.conf").write_text(CONFIGURATION.replace("PIDFILE", str(tmp_path / "nginx.pid")))
+    # Without a word, nginx changes the owner of the machine's folders, which a user namespace does not allow; and its
+    # pid file, which it removes at its end, must never be a device.
+    (tmp_path / "nginx.conf").write_text(CONFIGURATION.replace("FOLDER", str(tmp_path)))
     lab = up(NGINX)
     with lab.read() as snapshot:
         address = str(snapshot.get(Service, "default", "web").spec.cluster_ip)  # type: ignore[union-attr]
