@@ -89,7 +89,7 @@ def _same_names(one: Records, other: Records) -> bool:
     return (one._services, one._reverse, set(one._pods_in)) == (other._services, other._reverse, set(other._pods_in))
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(steps)
 def test_changes_end_where_a_fresh_start_does(history: list[tuple[list, list[Resource]]]) -> None:
     """The law: whatever was written and deleted, records are those of the objects that are left."""

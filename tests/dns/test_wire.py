@@ -64,7 +64,7 @@ def test_the_quick_reader_agrees_with_dnspython(name: list[bytes], kind: int, cl
     assert query.do == bool(message.ednsflags & dns.flags.DO)
 
 
-@settings(max_examples=400)
+@settings(max_examples=1000)
 @given(packets)
 @example(b"")
 @example(QUERY + b"\0")
@@ -80,7 +80,7 @@ def test_any_packet_is_answered_or_dropped(packet: bytes) -> None:
             dns.message.from_wire(reply)
 
 
-@settings(max_examples=500)
+@settings(max_examples=1000)
 @given(st.lists(st.tuples(st.integers(0, 150), st.integers(0, 255)), max_size=6), st.integers(0, 400))
 def test_what_others_say_is_read_with_care(changes: list[tuple[int, int]], end: int) -> None:
     """A response with changed or missing bytes is no answer, or one that can be passed on."""
