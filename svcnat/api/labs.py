@@ -289,8 +289,9 @@ class Lab(Cluster):
         from svcnat.lab import kubelet
 
         done = kubelet.retire(self.built)
-        if done.retired:
-            gone |= kubelet.unwanted(self.built)
+        # The watcher may have taken some out of the store, and not come to their end.
+        if unwanted := kubelet.unwanted(self.built) - gone:
+            gone |= unwanted
             self._have_rules()
         return bool(done.ending + kubelet.sweep(self.built, gone).ending)
 

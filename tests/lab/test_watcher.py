@@ -174,6 +174,23 @@ def test_deleting_waits_for_the_time_of_grace(up: Up) -> None:
     assert state.read(lab.built.folder).pods == {}
 
 
+def test_deleting_waits_for_what_the_watcher_has_begun(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod that the watcher took out of the store still has its namespace: the command sees to that, too."""
+    lab = up(pod("a", 'trap "" TERM; echo ready; while :; do sleep 0.05; done'))
+    see_off = lab._see_off
+
+    def late() -> None:
+        if watcher := state.read(lab.built.folder).watcher:
+            kill(watcher)
+        until(lambda: not kubelet.retire(lab.built).ending, "the end of its process")
+        see_off()
+
+    monkeypatch.setattr(lab, "_see_off", late)
+    lab.delete([(Pod, "default", "a")])
+    assert len(namespaces_of(lab.built.name)) == 3
+    assert state.read(lab.built.folder).pods == {}
+
+
 def test_a_container_that_comes_back_proves_itself_again(up: Up, tmp_path: Path) -> None:
     """While it waits for its next start it is not ready, and not after it until its probe succeeds."""
     script = f"while ! test -e {tmp_path}/end; do sleep 0.05; done; exit 1"
