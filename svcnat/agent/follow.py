@@ -23,6 +23,7 @@ from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.compile import compile_plan, doubts
 from svcnat.ruleset.layout import GUARD
+from svcnat.ruleset.needs import Needs
 from svcnat.ruleset.plan import Plan
 
 
@@ -60,7 +61,7 @@ def follow(netns: str | None, objects: Objects, config: Configuration, *, dry_ru
         report = reconcile(namespace, compile_plan(plan, objects.origin), dry_run=dry_run)
         if dry_run:
             return report
-        warnings = [*report.warnings, *doubts(plan), *prepare(netns, plan, config)]
+        warnings = [*report.warnings, *doubts(plan), *prepare(netns, Needs.of(plan), config)]
         if any(GUARD in (*part.sweep, *part.unhook) for part in report.change.values()):
             warnings += unguard(netns)
         try:

@@ -13,9 +13,8 @@ from svcnat.kernel.announce import announce
 from svcnat.kernel.host import Network
 from svcnat.kernel.localhost import ROUTE_LOCALNET, open_localhost
 from svcnat.model.configuration import Configuration
-from svcnat.ruleset.announcements import announced
-from svcnat.ruleset.endpoints import Family
-from svcnat.ruleset.plan import FAMILIES, Kind, Plan
+from svcnat.ruleset.needs import Needs
+from svcnat.ruleset.plan import FAMILIES
 
 
 def look(namespace: str | None, config: Configuration) -> Host:
@@ -47,10 +46,10 @@ def _bridges(network: Network, config: Configuration) -> tuple[str, ...]:
             return tuple(dict.fromkeys(name for family in FAMILIES for name in network.unseen_bridges(family)))
 
 
-def prepare(namespace: str | None, plan: Plan, config: Configuration) -> list[str]:
-    """Make a network namespace (by name or path; None: the current one) fit for the services of `plan`.
+def prepare(namespace: str | None, needs: Needs, config: Configuration) -> list[str]:
+    """Give a network namespace (by name or path; None: the current one) what its services need.
 
-    Level-triggered: what earlier plans needed and this one does not is taken back, but for settings under /proc/sys.
+    Level-triggered: what earlier ones needed and these do not is taken back, but for settings under /proc/sys.
     A device that came up since wants another call.
 
     Returns:
@@ -63,8 +62,8 @@ def prepare(namespace: str | None, plan: Plan, config: Configuration) -> list[st
     """
     with netns.entered(namespace):
         return [
-            *announce(announced(plan), config.load_balancer_interfaces),
-            *open_localhost(_localhost_families(plan)),
+            *announce(needs.addresses, config.load_balancer_interfaces),
+            *open_localhost(needs.loopback),
         ]
 
 
@@ -101,15 +100,3 @@ def _unguarded() -> list[str]:
         f"sysctl {ROUTE_LOCALNET} is 1, and svcnat no longer keeps others away from this host's loopback: "
         "set it to 0 unless another program needs it"
     ]
-
-
-def _localhost_families(plan: Plan) -> set[Family]:
-    """The families whose node ports are to answer on loopback; a family without any may have no rules that guard it."""
-    if not plan.settings.localhost_node_ports:
-        return set()
-    return {
-        port.family
-        for ports in plan.services.values()
-        for port in ports
-        if any(frontend.kind is Kind.NODE_PORT for frontend in port.frontends)
-    }

@@ -34,6 +34,7 @@ from svcnat.ruleset import nftables
 from svcnat.ruleset.assembly import Fragment
 from svcnat.ruleset.compile import compile_service, doubts
 from svcnat.ruleset.layout import GUARD
+from svcnat.ruleset.needs import Needs
 from svcnat.ruleset.plan import HealthCheck, Plan, ServicePortPlan, Settings
 from svcnat.ruleset.planner import Planner
 
@@ -82,8 +83,9 @@ class Keeper:
         self._stack = contextlib.ExitStack()
         self._host: Host | None = None
         self._zone = ""
-        self._settings, self._planner = Settings(), Planner(Settings())
+        self._settings, self._planner, self._needs = Settings(), Planner(Settings()), Needs(Settings())
         self._compiled = False
+        self._needy = False  # the host may not have what the Services need
         self._began = False  # connection tracking has been looked through
         self._counts: dict[Identity, int] = {}
         self._doubts: dict[Identity, list[str]] = {}
@@ -198,7 +200,8 @@ class Keeper:
                     self._refuse(identity, reason)
                 else:
                     self.refused.pop(identity, None)
-            self._prepare(written, looked=looked)
+            self._needy |= looked or written.full
+            self._prepare(written)
         except BaseException:
             # A later pass will not know what flows this one left behind, nor that the host is to be prepared.
             self._began, self._host = False, None
@@ -265,7 +268,7 @@ class Keeper:
         if self._compiled and settings == self._settings:
             return looked, ()
         self._compiled = True
-        self._settings, self._planner = settings, Planner(settings)
+        self._settings, self._planner, self._needs = settings, Planner(settings), Needs(settings)
         self.writer.restart(settings)
         for memory in (self.refused, self._doubts, self._counts):
             memory.clear()
@@ -284,6 +287,7 @@ class Keeper:
     def _note(self, identity: Identity) -> _Ports:
         """The ports of a Service, noted for who wants to know of them."""
         ports = self._planner.services.get(identity, ())
+        self._needy |= self._needs.put(identity, ports)
         count = sum(len(port.endpoints.serving) for port in ports)
         self.endpoints += count - self._counts.pop(identity, 0)
         self._doubts.pop(identity, None)
@@ -311,10 +315,11 @@ class Keeper:
 
     # --- around the rules ------------------------------------------------------------------------------------
 
-    def _prepare(self, written: Written, *, looked: bool) -> None:
-        """Give the host what the rules need beside them, if that may differ from last time."""
-        if looked or self._settings.announces or self._settings.localhost_node_ports:
-            self._warnings = prepare(self.target.netns, self._planner.plan(), self._config)
+    def _prepare(self, written: Written) -> None:
+        """Give the host what the Services need beside the rules, if it may not have it."""
+        if self._needy:
+            self._warnings = prepare(self.target.netns, self._needs, self._config)
+            self._needy = bool(self._warnings)  # what could not be had is tried again with every pass
         if any(GUARD in (*part.sweep, *part.unhook) for change in written.changes for part in change.values()):
             self._warnings += unguard(self.target.netns)
 

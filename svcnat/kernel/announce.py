@@ -2,7 +2,7 @@
 
 An address on a device, lo above all, would expose the node's own services to whoever reaches the address. A proxy
 neighbour entry makes the kernel answer for it, and the rules translate what then arrives. Which addresses those are is
-:mod:`svcnat.ruleset.announcements`' subject. Nothing is sent unasked: neighbours that know another host for an address
+:mod:`svcnat.ruleset.needs`' subject. Nothing is sent unasked: neighbours that know another host for an address
 learn of this one when they ask again.
 
 What the kernel needs (each measured on Linux 6.18):

@@ -37,7 +37,7 @@ class Mountpoints:
             OSError: what is there is of the other sort, or the root, or the kernel refused.
 
         """
-        place = Path(os.path.realpath(target))  # noqa: PTH - resolve() gives up on loops
+        place = Path(os.path.realpath(target))  # resolve() gives up on loops
         if place == place.parent:
             # A process goes on with the root that it has: the mount would be there, and nobody would see it.
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))

@@ -250,7 +250,7 @@ class _Source:
     """A file or folder that can be shown elsewhere, even if something is mounted over the way to it."""
 
     def __init__(self, path: Path, opened: contextlib.ExitStack) -> None:
-        real = Path(os.path.realpath(path))  # noqa: PTH - resolve() gives up on loops
+        real = Path(os.path.realpath(path))  # resolve() gives up on loops
         self.is_folder = real.is_dir()
         self._name = "." if self.is_folder else real.name
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

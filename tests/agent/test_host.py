@@ -20,6 +20,7 @@ from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.model.objects import LoadBalancerIngress, LoadBalancerStatus, Service, ServiceStatus
 from svcnat.ruleset.compile import compile_plan
+from svcnat.ruleset.needs import Needs
 from svcnat.ruleset.nftables import render_cleanup
 from svcnat.ruleset.plan import Plan, Settings, plan
 from tests.bed import ADDRESSES, Bed, temporary_bed
@@ -118,6 +119,7 @@ def planned(*services: Service, localhost: bool = False) -> Plan:
         addresses=("172.30.0.11", "192.0.2.1", "fd00:172:30::b", "2001:db8:c::1"),
         node_port_addresses=tuple(LOOPBACK.values()) if localhost else (),
         localhost_node_ports=localhost,
+        announces=True,
     )
     slices = [
         slice_of("web", ADDRESSES[POD][0], ports=SLICE_PORTS),
@@ -130,7 +132,7 @@ def follow(node: str, wanted: Plan, config: Configuration = Configuration()) -> 
     """Commit the rules, then prepare the host, as the agent does."""
     with Namespace(node) as namespace:
         reconcile(namespace, compile_plan(wanted))
-    return prepare(node, wanted, config)
+    return prepare(node, Needs.of(wanted), config)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -191,7 +193,7 @@ def test_node_ports_answer_on_loopback(bed, node, version, protocol) -> None:
         arrived = (protocol, version) == ("UDP", 6)
         seen = bed.probe("node", LOOPBACK[version], port, protocol, answered=False)
         assert seen.what == ("reached" if arrived else "silence")
-    assert prepare(node, on, Configuration()) == []
+    assert prepare(node, Needs.of(on), Configuration()) == []
     seen = bed.probe("node", LOOPBACK[version], port, protocol, patience=5)
     assert (seen.what, seen.pod) == ("reached", POD)
     assert bed.probe("pod-2", ADDRESSES["node"][version == 6], port, protocol).what == "refused"
@@ -257,7 +259,8 @@ def test_a_setting_that_outlives_its_guard_is_said(node) -> None:
 
 def test_a_namespace_that_does_not_exist_is_an_error() -> None:
     """A typo must not prepare the current one."""
-    for action in (lambda: prepare("no-such-namespace", planned(), ON_LINK), lambda: unprepare("no-such-namespace")):
+    nothing = Needs.of(planned())
+    for action in (lambda: prepare("no-such-namespace", nothing, ON_LINK), lambda: unprepare("no-such-namespace")):
         with pytest.raises(MissingError, match="no-such-namespace"):
             action()
 
