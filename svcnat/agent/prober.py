@@ -142,7 +142,9 @@ class Prober:
             if not subject.ended:
                 self._free -= 1
                 subject.attempting = True
-                subject.task = asyncio.get_running_loop().create_task(self._probe(subject))
+                loop = asyncio.get_running_loop()
+                subject.began = loop.time()
+                subject.task = loop.create_task(self._probe(subject))
                 subject.task.add_done_callback(lambda _, subject=subject: self._done(subject))  # type: ignore[misc]
 
     async def _probe(self, subject: _Subject) -> None:
@@ -162,7 +164,9 @@ class Prober:
         self._release(subject)
         if not subject.ended:
             loop = asyncio.get_running_loop()
-            delay = subject.eagerness() or _turn(loop.time(), subject.period / 2, subject.phase, subject.period)
+            # Counted from the attempt's beginning, as a ticker does: one that times out makes no turn pass.
+            turn = _turn(subject.began, subject.period / 2, subject.phase, subject.period)
+            delay = subject.eagerness() or max(0.0, subject.began + turn - loop.time())
             subject.timer = loop.call_later(delay, self._due, subject)
 
     async def _attempt(self, probed: Probed) -> Outcome:
@@ -227,6 +231,7 @@ class _Subject:
         self.timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
         self.attempting = False
+        self.began = 0.0
         self.ended = False
         self.said = ""
         self.said_at: float | None = None

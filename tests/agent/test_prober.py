@@ -226,6 +226,38 @@ def test_an_attempt_ends_with_its_timeout() -> None:
     run(main())
 
 
+@pytest.mark.parametrize(("period", "timeout"), [(1, 1), (3, 2), (10, 1), (10, 9)])
+def test_attempts_that_time_out_are_as_frequent_as_others(period: int, timeout: int) -> None:
+    """What does not answer is unready after three periods, however much of one an attempt may take."""
+
+    async def main() -> None:
+        world = World()
+        world.hanging.add("a")
+        async with world.prober() as prober:
+            await prober.update([probed(ready=True, period_seconds=period, timeout_seconds=timeout)])
+            await asyncio.sleep(20 * period)
+            starts = [when for when, _ in world.asked]
+            assert {round(later - before, 3) for before, later in pairwise(starts)} == {period}
+            assert [when for when, each in world.results if each.changed] == [pytest.approx(starts[2] + timeout)]
+
+    run(main())
+
+
+def test_attempts_longer_than_a_period_follow_each_other() -> None:
+    """A turn that passes meanwhile is taken at the end, once, as a ticker has it."""
+
+    async def main() -> None:
+        world = World()
+        world.hanging.add("a")
+        async with world.prober() as prober:
+            await prober.update([probed(ready=True, period_seconds=1, timeout_seconds=5)])
+            await asyncio.sleep(60)
+            starts = [when for when, _ in world.asked]
+            assert {round(later - before, 3) for before, later in pairwise(starts)} == {5}
+
+    run(main())
+
+
 def test_a_loop_that_was_busy_blames_nobody() -> None:
     """A timeout that is noticed late may have been ours: it does not count."""
 
