@@ -46,7 +46,7 @@ class Server:
             other.close()
             raise KernelError("another agent follows the same objects: one agent keeps all their namespaces")
         try:
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _make_way(self._path.parent)
             listening = unix.listen(self._path, backlog=_BACKLOG)
         except OSError as error:
             raise self._cannot_listen(error) from error
@@ -158,6 +158,16 @@ class Server:
                     await _send(caller, answer)
         except SvcnatError as error:
             await _send(caller, Answer(error=str(error)))
+
+
+def _make_way(folder: Path) -> None:
+    """Make the folder of sockets and the one above; others may pass, whatever the umask: a socket says who may ask."""
+    for each in (folder.parent, folder):
+        try:
+            each.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        each.chmod(0o755)
 
 
 async def _send(caller: socket.socket, answer: Answer) -> None:

@@ -194,6 +194,22 @@ def test_a_folder_for_the_socket_is_made_and_made_again(
     assert not agent.socket.exists()
 
 
+def test_the_way_to_the_socket_is_open_whatever_the_umask(
+    folder: Path, store: Store, empty_netns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unit's umask leaves nothing to others, and yet a group may ask: the socket alone says who."""
+    web(store)
+    monkeypatch.setenv("SVCNAT_RUNTIME_DIR", str(folder / "not" / "there"))
+    before = os.umask(0o077)
+    try:
+        with Running(folder, empty_netns) as agent:
+            ways = [each.stat().st_mode & 0o777 for each in (runtime_folder(), runtime_folder().parent)]
+            assert ways == [0o755, 0o755]
+            assert agent.socket.stat().st_mode & 0o007 == 0
+    finally:
+        os.umask(before)
+
+
 def test_without_a_place_for_the_socket_an_agent_does_not_begin(
     folder: Path, store: Store, empty_netns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
