@@ -1,9 +1,10 @@
-"""Churn for minutes, and print what an agent has meanwhile: memory, descriptors, threads, and what is in the kernel.
+"""Churn for minutes, and print what an agent has meanwhile: memory, descriptors, files, and what is in the kernel.
 
 Run it with `make soak` (SECONDS=600). Endpoints, Services and node addresses come and go, clients of sticky Services
 talk, strangers flush the tables and delete elements, the configuration is read again, pages are read, probes run, and
 now and then the network namespace itself is another one. At the end the objects are as they were at the beginning, and
-so the last row of the table is to be like the first. It asserts nothing.
+so the last row of the table is to be like the first. Below it are the means of both halves of the churn: what leaks has
+more in the second. It asserts nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 
@@ -38,7 +41,8 @@ EVERY = 30  # seconds between two rows
 SERVICES = 200
 ENDPOINTS = 5
 HEADS = [f"{head:>8}" for head in ("time", "changes", "services", "RSS MiB", "fds", "sockets", "threads")]
-HEADS += [f"{head:>8}" for head in ("chains", "sets", "elements", "namespaces", "rules")]
+HEADS += [f"{head:>8}" for head in ("watches", "files", "KiB", "tombs", "Events")]
+HEADS += [f"{head:>8}" for head in ("chains", "sets", "elements", "flows", "namespaces", "rules")]
 _PAUSE = 0.03  # seconds between two changes
 _PROBED = 10  # seconds until probes have found out that nobody listens
 _TIDY = 45  # seconds until an agent has removed chains that it does not use
@@ -56,6 +60,7 @@ class Soak:
         self.draw = random.Random(1)
         self.more: set[int] = set()
         """Services beyond those of the beginning."""
+        self._folder = folder
         self._config = CONFIG.replace('metricsBindAddress: ""', f'metricsBindAddress: "{self.page}"')
         self.store = Store.open(folder / "state.db")
         with self.store.transaction() as transaction:
@@ -140,7 +145,7 @@ class Soak:
                 address = service(self.draw.randrange(SERVICES))["spec"]["clusterIP"]
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
                     client.bind((f"10.1.0.{self.draw.randrange(1, 200)}", 0))
-                    client.sendto(b"?", (address, 80))
+                    client.sendto(b"?", (address, 53))
 
     def delete_an_element(self) -> None:
         """As a stranger would."""
@@ -202,6 +207,13 @@ class Soak:
         yield str(len(links))
         yield str(sum(str(link).startswith("socket:") for link in links))
         yield str(len(list((process / "task").iterdir())))
+        yield str(sum(_watches(process)))
+        sizes = [each.stat().st_size for each in self._folder.rglob("*") if each.is_file() and each != self.agent.log]
+        yield str(len(sizes))
+        yield str(sum(sizes) // 1024)
+        with contextlib.closing(sqlite3.connect(self.store.path)) as connection:
+            for table in ("tombstones", "events"):
+                yield str(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
         # What happened last may have emptied everything; it is not what is asked for here.
         state = until(self._calm, "rules equal to the objects")
         listed = json.loads(self._in_it("nft", "-j", "list", "ruleset"))["nftables"]
@@ -209,6 +221,7 @@ class Soak:
         yield str(kinds["chain"])
         yield str(kinds["set"] + kinds["map"])
         yield str(sum(len(part.get("elem", ())) for each in listed for part in each.values()))
+        yield str(len(self._in_it("conntrack", "-L").splitlines()))
         yield str(len(_namespaces(process)))
         yield state
 
@@ -247,9 +260,28 @@ def _namespaces(process: Path) -> set[str]:
     return {each for each in found if each.startswith("net:")}
 
 
-def _row(begun: float, soak: Soak) -> None:
+def _watches(process: Path) -> Iterator[int]:
+    """How many watches each inotify instance of a process has."""
+    for each in (process / "fdinfo").iterdir():
+        with contextlib.suppress(OSError):
+            yield each.read_text().count("inotify wd:")
+
+
+def _row(begun: float, soak: Soak) -> list[str]:
     cells = [f"{time.monotonic() - begun:.0f} s", *soak.figures()]
+    _print(cells)
+    return cells
+
+
+def _print(cells: list[str]) -> None:
     print("|", " | ".join(cell.rjust(len(head)) for cell, head in zip(cells, HEADS, strict=True)), "|", flush=True)
+
+
+def _mean(what: str, rows: list[list[str]]) -> list[str]:
+    """The mean of each column; words, of which there is only one kind, stay."""
+    columns = list(zip(*rows, strict=True))
+    means = [f"{fmean(map(float, column)):.1f}" for column in columns[1:-1]]
+    return [what, *means, columns[-1][0]]
 
 
 def main(seconds: float) -> None:
@@ -262,15 +294,17 @@ def main(seconds: float) -> None:
                 time.sleep(_PROBED)
                 begun = time.monotonic()
                 _row(begun, soak)
-                rows = 1
+                rows: list[list[str]] = []
                 while (passed := time.monotonic() - begun) < seconds:
                     soak.happen()
-                    if passed >= rows * EVERY:
-                        _row(begun, soak)
-                        rows += 1
+                    if passed >= (len(rows) + 1) * EVERY:
+                        rows.append(_row(begun, soak))
                     time.sleep(_PAUSE)
                 soak.calm_down()
                 _row(begun, soak)
+                if middle := len(rows) // 2:
+                    _print(_mean("1st half", rows[:middle]))
+                    _print(_mean("2nd half", rows[middle:]))
                 print("\nwhat happened:", ", ".join(f"{count} x {what}" for what, count in soak.done.most_common()))
         finally:
             soak.close()
