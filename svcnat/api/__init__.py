@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from svcnat.agent.settings import Host
     from svcnat.agent.targets import Target
     from svcnat.api.agents import Following, agent_state, follow_once, following, run_agent, status
-    from svcnat.api.cluster import Changed, Cluster
+    from svcnat.api.cluster import Cluster
     from svcnat.api.configured import DEFAULT_CONFIG, DEFAULT_STATE, configuration
+    from svcnat.api.edits import Changed
     from svcnat.api.labs import Lab, Wanted, load_lab
     from svcnat.api.rules import Cleaned, cleanup, compile_ruleset, load, render, sync
 
@@ -25,8 +26,9 @@ _MODULES = {
     "agent.settings": ("Host",),
     "agent.targets": ("Target",),
     "api.agents": ("Following", "agent_state", "follow_once", "following", "run_agent", "status"),
-    "api.cluster": ("Changed", "Cluster"),
+    "api.cluster": ("Cluster",),
     "api.configured": ("DEFAULT_CONFIG", "DEFAULT_STATE", "configuration"),
+    "api.edits": ("Changed",),
     "api.labs": ("Lab", "Wanted", "load_lab"),
     "api.rules": ("Cleaned", "cleanup", "compile_ruleset", "load", "render", "sync"),
 }

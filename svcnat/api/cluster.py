@@ -5,26 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from svcnat.agent.control import Client, Reconcile, socket_of_state
 from svcnat.agent.report import Report
 from svcnat.agent.targets import Target
 from svcnat.api.configured import DEFAULT_STATE, LAB_BRINGS_ITS_OWN, configuration, node_name, open_store
+from svcnat.api.edits import Changed, Edits
 from svcnat.api.news import News
 from svcnat.controllers.claims import asks
-from svcnat.controllers.node_lifecycle import with_scheduling
-from svcnat.controllers.patching import patched
-from svcnat.controllers.rollbacks import paused, resumed, rolled_back
-from svcnat.controllers.scaling import restarted, scaled
-from svcnat.errors import Finding, KernelError, ManifestError, NotFoundError, SvcnatError, UnfollowedError, UsageError
+from svcnat.errors import Finding, KernelError, ManifestError, SvcnatError, UnfollowedError, UsageError
 from svcnat.model.configuration import Configuration
-from svcnat.model.kinds import BY_NAME, subject
+from svcnat.model.kinds import subject
 from svcnat.model.located import located
 from svcnat.model.manifests import Loaded, Manifest
-from svcnat.model.objects import Node, Resource, Service
+from svcnat.model.objects import Resource, Service
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
 from svcnat.store.transaction import Outcome, Transaction
@@ -34,15 +30,7 @@ if TYPE_CHECKING:
     from svcnat.ruleset.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """What a change did to the objects, in the order asked for, and then to the rules of each target."""
-
-    outcomes: tuple[Outcome, ...]
-    reports: tuple[Report, ...]
-
-
-class Cluster:
+class Cluster(Edits):
     """Objects in a state file, and the network namespaces whose rules follow them.
 
     Every change is one transaction over all its objects; the rules follow before the method returns. A context
@@ -157,117 +145,6 @@ class Cluster:
         return self._change(
             lambda transaction: [transaction.delete(*place, grace) for place in places], dry_run=dry_run
         )
-
-    def scale(
-        self,
-        wanted: Iterable[tuple[type[Resource], str, str]],
-        replicas: int,
-        *,
-        current: int | None = None,
-        dry_run: bool = False,
-    ) -> Changed:
-        """Give objects, named as (type, namespace, name), so many replicas, if they have `current` ones.
-
-        Raises:
-            NotFoundError: one does not exist; nothing was scaled.
-            ConflictError: one has another number of replicas than `current`.
-            UsageError: one is of a kind that has none.
-
-        """
-        return self._edit(wanted, lambda _, resource: scaled(resource, replicas, current), dry_run=dry_run)
-
-    def restart(self, wanted: Iterable[tuple[type[Resource], str, str]], now: str, *, dry_run: bool = False) -> Changed:
-        """Have all Pods of objects, named as (type, namespace, name), made anew as a rollout; `now` is RFC 3339.
-
-        Raises:
-            NotFoundError: one does not exist; nothing was restarted.
-            ConflictError: one is paused, or was restarted at that time already.
-            UsageError: one is of a kind that has no rollouts.
-
-        """
-        return self._edit(wanted, lambda _, resource: restarted(resource, now), dry_run=dry_run)
-
-    def patch(
-        self,
-        wanted: Iterable[tuple[type[Resource], str, str]],
-        patch: dict[str, Any],
-        *,
-        strategic: bool = True,
-        status: bool = False,
-        dry_run: bool = False,
-    ) -> Changed:
-        """Change fields of objects, named as (type, namespace, name), by a strategic or merge patch.
-
-        With `status` nothing else changes; without, the status does, too, if the patch says so.
-
-        Raises:
-            NotFoundError: one does not exist; nothing was changed.
-            ManifestError: what the patch makes of one is wrong.
-            UsageError: a directive of the patch is not supported, or a kind has no status.
-
-        """
-        return self._edit(
-            wanted, lambda _, resource: patched(resource, patch, strategic=strategic, status=status), dry_run=dry_run
-        )
-
-    def pause(self, wanted: Iterable[tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
-        """Have the templates of Deployments, named as (type, namespace, name), change without consequence for now.
-
-        Raises:
-            NotFoundError: one does not exist; nothing was paused.
-            ConflictError: one is paused.
-            UsageError: one is no Deployment.
-
-        """
-        return self._edit(wanted, lambda _, resource: paused(resource), dry_run=dry_run)
-
-    def resume(self, wanted: Iterable[tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
-        """Let the rollouts of paused Deployments, named as (type, namespace, name), go on; errors as :meth:`pause`."""
-        return self._edit(wanted, lambda _, resource: resumed(resource), dry_run=dry_run)
-
-    def undo(
-        self, wanted: Iterable[tuple[type[Resource], str, str]], revision: int = 0, *, dry_run: bool = False
-    ) -> Changed:
-        """Give objects, named as (type, namespace, name), the template of a `revision`, by default of the one before.
-
-        Raises:
-            NotFoundError: one does not exist, or has no such revision; nothing was changed.
-            ConflictError: one is paused.
-            UsageError: one is of a kind that has no rollouts.
-
-        """
-        return self._edit(
-            wanted, lambda transaction, resource: rolled_back(transaction, resource, revision), dry_run=dry_run
-        )
-
-    def cordon(self, names: Iterable[str], *, unschedulable: bool = True) -> Changed:
-        """Have no more Pods placed on nodes; or, if not `unschedulable`, have them placed there again.
-
-        Raises:
-            NotFoundError: one does not exist; nothing was changed.
-
-        """
-        places = [(Node, "", name) for name in names]
-        return self._edit(places, lambda _, node: with_scheduling(node, unschedulable=unschedulable), dry_run=False)
-
-    def _edit(
-        self,
-        wanted: Iterable[tuple[type[Resource], str, str]],
-        edit: Callable[[Transaction, Resource], Resource],
-        *,
-        dry_run: bool,
-    ) -> Changed:
-        def run(transaction: Transaction) -> list[Outcome]:
-            outcomes = []
-            for kind, namespace, name in wanted:
-                live = transaction.get(kind, namespace, name)
-                if live is None:
-                    raise NotFoundError(f"{BY_NAME[kind.__name__].quote(name)} not found")
-                edited = edit(transaction, live)
-                outcomes.append(Outcome(live, "unchanged") if edited is live else transaction.replace(edited))
-            return outcomes
-
-        return self._change(run, dry_run=dry_run)
 
     def follow(self, *, dry_run: bool = False) -> tuple[Report, ...]:
         """Make the rules of every target equal to the objects, whatever is there; their agent does it, if one runs.

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from svcnat.api import lab_agents
-from svcnat.api.cluster import Changed, Cluster
+from svcnat.api.cluster import Cluster
+from svcnat.api.edits import Changed
 from svcnat.controllers.members import is_terminating
 from svcnat.controllers.readiness import GATES_NOT_READY
 from svcnat.errors import EndedError, LabError, SvcnatError

@@ -20,7 +20,7 @@ from svcnat.model.selectors import Selector
 from svcnat.store.snapshot import Snapshot
 
 if TYPE_CHECKING:  # costs more to import than a help page may take
-    from svcnat.api.cluster import Changed, Cluster
+    from svcnat.api import Changed, Cluster
 
 _FORCED = (
     "Immediate deletion does not wait for confirmation that the running resource has been terminated. "

@@ -27,6 +27,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("delete", "delete", "Objects", "delete objects by manifest, name or label"),
     Verb("scale", "scale", "Objects", "set how many pods a deployment, replicaset or statefulset has"),
     Verb("patch", "patch", "Objects", "change fields of objects, or of their status"),
+    Verb("label", "label", "Objects", "set labels of objects, or remove them"),
+    Verb("annotate", "annotate", "Objects", "set annotations of objects, or remove them: weights, drain"),
     Verb("rollout status", "rollout_status", "Objects", "wait until a rollout is done"),
     Verb("rollout restart", "rollout_restart", "Objects", "make all pods anew, as a rollout"),
     Verb("rollout undo", "rollout_undo", "Objects", "go back to a former revision"),

@@ -100,7 +100,7 @@ class Transaction(Snapshot):
         live = self.get(type(wanted), *by_place(wanted))
         if live is None:
             return self.create(wanted)
-        _check_version(wanted, live)
+        require_version(live, wanted.metadata.resource_version)
         before = to_document(live)
         merged = from_document(three_way(last_applied(before), modified, before))
         stored = self.put(self._leaving_as(live, admit(self, merged, live)))
@@ -120,7 +120,7 @@ class Transaction(Snapshot):
         """
         resource = _resource(new)
         live = self._live(resource)
-        _check_version(resource, live)
+        require_version(live, resource.metadata.resource_version)
         admitted = admit(self, keep_status(resource, live), live)
         return Outcome(self.put(self._leaving_as(live, admitted)), "replaced")
 
@@ -340,8 +340,14 @@ def _resource(new: Resource | dict[str, Any]) -> Resource:
     return from_document(new) if isinstance(new, dict) else new
 
 
-def _check_version(wanted: Resource, live: Resource) -> None:
-    if wanted.metadata.resource_version not in ("", live.metadata.resource_version):
+def require_version(live: Resource, version: str) -> None:
+    """Make sure that an object is of the resourceVersion that the caller has read; empty: whichever.
+
+    Raises:
+        ConflictError: it is of another one.
+
+    """
+    if version not in ("", live.metadata.resource_version):
         raise ConflictError(
             f"Operation cannot be fulfilled on {_named(live)}: the object has been modified; "
             "please apply your changes to the latest version and try again"
