@@ -1,7 +1,8 @@
 """The host around the rules: what they must know of it, and what it needs beside them.
 
-:func:`look` comes before compiling. :func:`prepare` comes after a commit: the rules that guard the loopback, and those
-that say what becomes of a packet to an address that nobody has, must be there first. The rules themselves are
+:func:`look` comes before compiling, and so does :func:`survey` for who wants to know later whether an event is a reason
+for another look. :func:`prepare` comes after a commit: the rules that guard the loopback, and those that say what
+becomes of a packet to an address that nobody has, must be there first. The rules themselves are
 :mod:`svcnat.agent.reconcile`'s subject.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from svcnat.agent.settings import Host
 from svcnat.kernel import netns, sysctl
 from svcnat.kernel.announce import announce
-from svcnat.kernel.host import Network
+from svcnat.kernel.host import Interest, Network, Survey
 from svcnat.kernel.localhost import ROUTE_LOCALNET, open_localhost
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.needs import Needs
@@ -25,25 +26,47 @@ def look(namespace: str | None, config: Configuration) -> Host:
         KernelError: its addresses and routes cannot be read.
 
     """
+    return described(survey(namespace, config), config)
+
+
+def survey(namespace: str | None, config: Configuration) -> Survey:
+    """See of a network namespace (by name or path; None: the current one) what matters to its rules and to them alone.
+
+    Raises:
+        MissingError: no such namespace.
+        KernelError: its addresses and routes cannot be read.
+
+    """
+    devices = frozenset[str]()
+    if config.load_balancer_interfaces:
+        devices |= {"lo", *config.load_balancer_interfaces}  # entries and routes go with them: see prepare()
+    interest = Interest(
+        networks=config.service_networks if config.service_cidr else (),
+        devices=None if config.localhost_node_ports else devices,  # every device has a route of ours to ::1
+    )
     with Network(namespace) as network:
-        addresses = [each for each in network.local_addresses() if each.scope in ("global", "site")]
-        return Host(
-            addresses=tuple(dict.fromkeys(each.address for each in addresses)),
-            primary=tuple(each for each in network.primary_addresses() if each),
-            routes=tuple(each.destination for each in network.routes() if not each.destination.endswith("/0")),
-            bridges=_bridges(network, config),
-        )
+        return network.survey(interest)
 
 
-def _bridges(network: Network, config: Configuration) -> tuple[str, ...]:
+def described(seen: Survey, config: Configuration) -> Host:
+    """What the rules must know of what was seen."""
+    return Host(
+        addresses=tuple(dict.fromkeys(each.address for each in seen.addresses if each.is_reachable)),
+        primary=tuple(each for each in seen.primary_addresses() if each),
+        routes=tuple(each.destination for each in seen.routes if not each.destination.endswith("/0")),
+        bridges=_bridges(seen, config),
+    )
+
+
+def _bridges(seen: Survey, config: Configuration) -> tuple[str, ...]:
     """Bridges on which an answer would pass by the rules; those that either family's netfilter does not see."""
     match config.bridge_masquerade:
         case "off":
             return ()
         case "on":
-            return network.bridges()
+            return seen.bridges()
         case _:
-            return tuple(dict.fromkeys(name for family in FAMILIES for name in network.unseen_bridges(family)))
+            return tuple(dict.fromkeys(name for family in FAMILIES for name in seen.unseen_bridges(family)))
 
 
 def prepare(namespace: str | None, needs: Needs, config: Configuration) -> list[str]:

@@ -21,13 +21,14 @@ from typing import Literal
 from svcnat.agent import flows, ownership
 from svcnat.agent.departures import Departures, Left, departures, everything, left, overdue, unknown
 from svcnat.agent.desired import Desired, Identity
-from svcnat.agent.host import look, prepare, unguard, unprepare
+from svcnat.agent.host import described, prepare, survey, unguard, unprepare
 from svcnat.agent.settings import Host, settings_for
 from svcnat.agent.targets import Target
 from svcnat.agent.writer import Writer, Written
 from svcnat.errors import KernelError, SvcnatError
 from svcnat.kernel import lock, netns
-from svcnat.kernel.events import HostEvents, RulesetEvents
+from svcnat.kernel.events import HostEvents, Overrun, RulesetEvents
+from svcnat.kernel.host import Survey
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset import nftables
@@ -81,6 +82,7 @@ class Keeper:
         self._follows, self._state, self._force = follows, identity, force
         self._opener, self._clock = opener, clock
         self._stack = contextlib.ExitStack()
+        self._seen: Survey | None = None
         self._host: Host | None = None
         self._zone = ""
         self._settings, self._planner, self._needs = Settings(), Planner(Settings()), Needs(Settings())
@@ -157,9 +159,10 @@ class Keeper:
         return self.writer.interfered()
 
     def host_changed(self) -> bool:
-        """True if the next pass has to look at the host, because links, addresses or routes changed."""
-        if self._host_events.read():
-            self._host = None
+        """True if the next pass has to look at the host: what the last one saw of it may have changed."""
+        for event in self._host_events.read():
+            if isinstance(event, Overrun) or not (self._seen and self._seen.foresees(*event)):
+                self._seen = self._host = None
         return self._host is None
 
     def lost(self) -> tuple[Overran, ...]:
@@ -260,7 +263,8 @@ class Keeper:
         """Look at the host if that is due; tells whether it was, and which Services other settings concern."""
         looked, zone = self._host is None, desired.zone_of(self.target.node)
         if self._host is None:
-            self._host = look(self.target.netns, self._config)
+            self._seen = survey(self.target.netns, self._config)
+            self._host = described(self._seen, self._config)
         elif zone == self._zone:
             return False, ()
         self._zone = zone

@@ -20,8 +20,8 @@ class Host:
     """What svcnat looks at in a network namespace; addresses and ranges are canonical text of both families.
 
     ``addresses``: its own, without loopback and link-local ones. ``primary``: at most one of a family, which its
-    default route uses. ``routes``: destinations, without the default ones. ``bridges``: those that netfilter does not
-    see.
+    default route uses. ``routes``: destinations without the default ones, at least those that overlap the service
+    ranges that are configured. ``bridges``: those that netfilter does not see.
     """
 
     addresses: tuple[str, ...] = ()

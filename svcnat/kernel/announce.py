@@ -62,7 +62,7 @@ def announce(addresses: Iterable[str], interfaces: Iterable[str]) -> list[str]:
     """
     addresses = tuple(dict.fromkeys(addresses))
     links, warnings = _links(interfaces)
-    connection = Connection(ROUTE, "load-balancer addresses on links")
+    connection = Connection(ROUTE, "load-balancer addresses on links", strict=True)
     with contextlib.closing(connection):
         have = _read(connection)
         wanted = {_Proxy(index, each) for index in links.values() for each in addresses}

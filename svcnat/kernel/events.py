@@ -7,11 +7,13 @@ Sources: include/uapi/linux/netfilter/nf_tables.h, rtnetlink.h, netlink(7).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from svcnat.errors import KernelError, PrivilegeError
 from svcnat.kernel import netns
@@ -23,6 +25,7 @@ from svcnat.ruleset.nouns import TABLE
 _SOL_NETLINK, _JOIN, _LEAVE = 270, 1, 2  # NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP
 _NFTABLES = 7  # NFNLGRP_NFTABLES
 _HOST = (1, 5, 7, 9, 11)  # RTNLGRP_LINK; _IFADDR and _ROUTE of IPV4, then of IPV6
+_NEXTHOPS = 32  # RTNLGRP_NEXTHOP, since Linux 5.3
 _BUFFER = 8 << 20  # some 10,000 events; as root
 _DATAGRAM = 1 << 16  # the kernel sends pages, not more
 _DATAGRAMS = 1000  # at one reading: somebody who never stops must not keep the reader from its other work
@@ -68,6 +71,13 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Overrun:
     """Events were lost, since nobody read them in time: look at everything."""
+
+
+class Change(NamedTuple):
+    """A message of rtnetlink: its type (RTM_*), and what follows the netlink header."""
+
+    message: int
+    body: memoryview
 
 
 class _Listener:
@@ -248,7 +258,7 @@ def _text(raw: memoryview | None) -> str:
 
 
 class HostEvents:
-    """Changes of links, addresses and routes in one network namespace.
+    """Changes of links, addresses, routes and next hops in one network namespace.
 
     A socket is opened there and stays, so the methods work from any thread, one at a time.
     """
@@ -262,9 +272,11 @@ class HostEvents:
 
         """
         self._listener = _Listener(name_or_path, ROUTE, _HOST, buffer)
+        with contextlib.suppress(KernelError):  # a kernel without next hops of their own
+            self._listener.join(_NEXTHOPS)
 
     def fileno(self) -> int:
-        """For an event loop: readable when :meth:`read` may say True."""
+        """For an event loop: readable when :meth:`read` may have something."""
         return self._listener.fileno()
 
     @property
@@ -272,9 +284,18 @@ class HostEvents:
         """How often events were lost so far."""
         return self._listener.overruns
 
-    def read(self) -> bool:
-        """True if something changed since the last call, or may have (events were lost); never blocks."""
-        return sum(1 for _ in self._listener.datagrams()) > 0
+    def read(self) -> list[Change | Overrun]:
+        """What changed since the last call; never blocks.
+
+        Whether that is news, :meth:`svcnat.kernel.host.Survey.foresees` tells.
+        """
+        found: list[Change | Overrun] = []
+        for data in self._listener.datagrams():
+            if data is None:
+                found.append(Overrun())
+            else:
+                found += (Change(kind, body) for kind, _, _, body in messages(data))
+        return found
 
     def close(self) -> None:
         """Close the socket."""

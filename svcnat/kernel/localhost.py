@@ -50,7 +50,7 @@ def open_localhost(families: Collection[Family]) -> list[str]:
         except KernelError as error:
             warnings.append(f"localhostNodePorts: node ports do not answer on 127.0.0.1: {error}")
     wanted = {Route("::1", index, LOCAL) for index, name in socket.if_nameindex() if name != "lo"}
-    with contextlib.closing(Connection(ROUTE, "routes to ::1")) as connection:
+    with contextlib.closing(Connection(ROUTE, "routes to ::1", strict=True)) as connection:
         refused = settle(connection, socket.AF_INET6, wanted if "ip6" in families else set())
     return warnings + [
         f"localhostNodePorts: node ports do not answer on ::1: {os.strerror(number)}"

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address
 from itertools import islice
@@ -35,7 +35,7 @@ _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type with two flag bits
 _NUMBER = struct.Struct("=i")
 _TYPE_MASK = 0x3FFF
 _MESSAGE, _OFFSET = 1, 2  # NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12  # NETLINK_*; _GET_STRICT_CHK
 _RECEIVE_BUFFER = 1 << 20  # the kernel fills what it is given: larger reads, fewer system calls
 _READS = 20  # objects that come and go at every look are a fault of their own
 _BATCH = 100  # requests in one datagram: as many refusals still fit the receive buffer of an ordinary user
@@ -117,8 +117,11 @@ class Connection:
     One question at a time: asking another one while a dump is being read ends that dump.
     """
 
-    def __init__(self, protocol: int, subject: str) -> None:
+    def __init__(self, protocol: int, subject: str, *, strict: bool = False) -> None:
         """Open a socket for `protocol`; `subject` is what error messages call the other end.
+
+        `strict`: a dump is only of what its request names, and an unknown request is refused; before Linux 4.20 the
+        answer has everything, so whoever asks looks through it all the same.
 
         Raises:
             MissingError: the kernel does not speak the protocol.
@@ -129,6 +132,9 @@ class Connection:
         # Refusals that say why, and do not repeat the request.
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        if strict:
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(_SOL_NETLINK, _STRICT, 1)
         self._socket.bind((0, 0))
         self._buffer = memoryview(bytearray(_RECEIVE_BUFFER))
         self._sequence = 0
@@ -165,8 +171,12 @@ class Connection:
         """
         return self._ask(message, body, _DUMP)
 
-    def dump_whole(self, message: int, body: bytes) -> list[memoryview]:
+    def dump_whole(
+        self, message: int, body: bytes, wanted: Callable[[memoryview], bool] | None = None
+    ) -> list[memoryview]:
         """All objects of a kind, of one moment: as :meth:`dump`, asked again until nothing changed meanwhile.
+
+        Of many objects only those are kept that are `wanted`.
 
         Raises:
             StaleError: they change at every look.
@@ -174,7 +184,7 @@ class Connection:
         """
         for _ in range(_READS):
             with contextlib.suppress(StaleError):
-                return list(self.dump(message, body))
+                return list(filter(wanted, self.dump(message, body)) if wanted else self.dump(message, body))
         raise StaleError(f"{self._subject}: they keep changing in this network namespace")
 
     def batch(self, message: int, bodies: Iterable[bytes], *, flags: int = 0) -> list[int]:

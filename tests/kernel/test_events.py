@@ -218,4 +218,4 @@ def test_root_of_a_user_namespace_may_listen(make_netns) -> None:
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    assert done.stdout == "('added or changed table ip svcnat',) False\n", done.stderr
+    assert done.stdout == "('added or changed table ip svcnat',) []\n", done.stderr

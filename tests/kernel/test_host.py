@@ -69,7 +69,7 @@ def test_addresses_are_those_that_ip_shows(where: str, network: Network) -> None
         for each in shown(where, "addr")
         for info in each["addr_info"]
     }
-    seen = network.local_addresses()
+    seen = network.survey().addresses
     assert {(each.device, each.address, each.prefix, each.scope) for each in seen} == told
     assert len(seen) == 10
     assert Address("ip", "eth0", "10.9.0.2", 24, "global", frozenset({"permanent", "secondary"})) in seen
@@ -83,7 +83,7 @@ def test_addresses_are_those_that_ip_shows(where: str, network: Network) -> None
 def test_an_address_that_is_not_usable_yet_says_so(where: str, network: Network) -> None:
     """Duplicate detection takes a second: until then the address is tentative."""
     ip(where, "addr add fd09::1/64 dev eth0\n")
-    (mine,) = (each for each in network.local_addresses() if each.address == "fd09::1")
+    (mine,) = (each for each in network.survey().addresses if each.address == "fd09::1")
     assert "tentative" in mine.flags
 
 
@@ -104,7 +104,7 @@ def test_routes_are_those_of_the_main_table(where: str, network: Network) -> Non
         -6 route add fd07::/48 dev eth0 table 100
         """,
     )
-    assert set(network.routes()) == {
+    assert set(network.survey().routes) == {
         Route("ip", "0.0.0.0/0", "eth0", "10.9.0.1", 7, usable=True),
         Route("ip", "10.9.0.0/24", "eth0", "10.9.0.1", 0, usable=True),
         Route("ip", "10.8.0.0/16", "eth0", None, 0, usable=True),
@@ -161,25 +161,25 @@ def test_primary_addresses_are_those_of_the_default_routes(
 ) -> None:
     """The source that the route names, or its device's first lasting global address, or any device's."""
     ip(where, script)
-    assert network.primary_addresses() == primary
+    assert network.survey().primary_addresses() == primary
 
 
 def test_every_look_is_a_new_one(where: str, network: Network) -> None:
     """A node that gets another address is seen with it."""
     ip(where, BOTH + "route add default via 10.9.0.9\n")
-    assert network.primary_addresses() == ("10.9.0.1", None)
+    assert network.survey().primary_addresses() == ("10.9.0.1", None)
     ip(where, "addr del 10.9.0.1/24 dev eth0\naddr add 10.9.0.3/24 dev eth0\nroute add default via 10.9.0.9\n")
-    assert network.primary_addresses() == ("10.9.0.3", None)
+    assert network.survey().primary_addresses() == ("10.9.0.3", None)
 
 
 def test_bridges_that_netfilter_does_not_see(where: str, network: Network) -> None:
     """By family: none while the namespace's setting is on; without it, those that do not ask for themselves."""
-    assert network.bridges() == ()
-    assert network.unseen_bridges("ip") == ()
+    assert network.survey().bridges() == ()
+    assert network.survey().unseen_bridges("ip") == ()
     links.build([Bridge(Device(netns.path(where), name)) for name in ("br0", "br1")])
-    assert network.bridges() == ("br0", "br1")
+    assert network.survey().bridges() == ("br0", "br1")
     if not CALLS.exists():
-        assert network.unseen_bridges("ip") == ("br0", "br1")
+        assert network.survey().unseen_bridges("ip") == ("br0", "br1")
         pytest.skip("br_netfilter is not loaded")
     families: tuple[Family, ...] = ("ip", "ip6")
     settings = {"ip": "net/bridge/bridge-nf-call-iptables", "ip6": "net/bridge/bridge-nf-call-ip6tables"}
@@ -187,19 +187,18 @@ def test_bridges_that_netfilter_does_not_see(where: str, network: Network) -> No
         other = "ip6" if family == "ip" else "ip"
         with netns.entered(where):
             sysctl.write({settings[family]: 0, settings[other]: 1})
-        assert (network.unseen_bridges(family), network.unseen_bridges(other)) == (("br0", "br1"), ())
+        assert (network.survey().unseen_bridges(family), network.survey().unseen_bridges(other)) == (("br0", "br1"), ())
     ip(where, "link set br1 type bridge nf_call_iptables 1\n")
     with netns.entered(where):
         sysctl.write({settings["ip"]: 0, settings["ip6"]: 0})
-    assert (network.unseen_bridges("ip"), network.unseen_bridges("ip6")) == (("br0",), ("br0", "br1"))
+    assert (network.survey().unseen_bridges("ip"), network.survey().unseen_bridges("ip6")) == (("br0",), ("br0", "br1"))
 
 
 def test_the_caller_stays_where_it_is(where: str) -> None:
     """A look at another namespace moves no thread; the current one needs no name."""
     home = netns.identity()
     with Network(where) as there, netns.entered(where), Network() as here:
-        assert here.local_addresses() == there.local_addresses()
-        assert here.unseen_bridges("ip") == there.unseen_bridges("ip")
+        assert here.survey() == there.survey()
     assert netns.identity() == home
     with pytest.raises(MissingError, match="does not exist"):
         Network("svcnat-nowhere")

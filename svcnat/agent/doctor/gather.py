@@ -22,7 +22,7 @@ from svcnat.agent.doctor import stored, sysctls
 from svcnat.agent.doctor.facts import Agent, Facts, Machine, Place, State, Tool, Unknown, Wanted
 from svcnat.errors import KernelError, MissingError, SvcnatError, UsageError
 from svcnat.kernel import features, foreign, libnftables, netns, reach, sysctl, xtables
-from svcnat.kernel.host import Network
+from svcnat.kernel.host import Interest, Network
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.endpoints import Family
@@ -151,8 +151,7 @@ def _place(where: Where, state: State, config: Configuration) -> Place:
     if isinstance(opened, Unknown):
         return Place(where.node, _enter(where), *(opened,) * 8)
     with opened as network:
-        routes, addresses = _known(network.routes), _known(network.local_addresses)
-        unseen = _known(lambda: {family: network.unseen_bridges(family) for family in FAMILIES})
+        seen = _known(lambda: network.survey(Interest(config.service_networks)))
     wanted = state.wanted.addresses if isinstance(state.wanted, Wanted) else ()
     asked = wanted[:_MOST_ADDRESSES] or tuple(
         str(each[10]) for each in config.service_networks if each.version == 4 and each.num_addresses > 10
@@ -162,9 +161,9 @@ def _place(where: Where, state: State, config: Configuration) -> Place:
         node=where.node,
         enter=_enter(where),
         settings=_known(lambda: _settings(where.netns)),
-        addresses=addresses,
-        routes=routes,
-        unseen=unseen,
+        addresses=seen if isinstance(seen, Unknown) else seen.addresses,
+        routes=seen if isinstance(seen, Unknown) else seen.routes,
+        unseen=seen if isinstance(seen, Unknown) else {family: seen.unseen_bridges(family) for family in FAMILIES},
         unreachable=_known(lambda: reach.unreachable(asked, where.netns)),
         foreign=_known(lambda: foreign.read(where.netns)),
         legacy=_known(lambda: xtables.read(where.netns)),
