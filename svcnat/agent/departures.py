@@ -39,7 +39,9 @@ class Departures:
             self.frontends[port.family, frontend.address, port.protocol, frontend.port] = serving
 
 
-def departures(change: Change, ports: Iterable[ServicePortPlan], gone: Iterable[ServicePortPlan] = ()) -> Departures:
+def departures(
+    change: Change, ports: Iterable[ServicePortPlan] = (), gone: Iterable[ServicePortPlan] = ()
+) -> Departures:
     """What a change may have left behind, of the service ports that it may concern.
 
     `gone` are the same ports before it, where that is known: of a Service that is deleted, nothing else tells that its

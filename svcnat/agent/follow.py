@@ -14,7 +14,7 @@ from itertools import chain
 from svcnat.agent import flows, ownership
 from svcnat.agent.departures import departures
 from svcnat.agent.host import look, prepare, unguard
-from svcnat.agent.reconcile import reconcile
+from svcnat.agent.reconcile import reconcile, take_away
 from svcnat.agent.report import Report
 from svcnat.agent.settings import Host
 from svcnat.errors import KernelError
@@ -64,12 +64,11 @@ def follow(netns: str | None, objects: Objects, config: Configuration, *, dry_ru
         warnings = [*report.warnings, *doubts(plan), *prepare(netns, Needs.of(plan), config)]
         if any(GUARD in (*part.sweep, *part.unhook) for part in report.change.values()):
             warnings += unguard(netns)
+        left = departures(report.going)
+        left.update(departures(report.change, chain.from_iterable(plan.services.values())))
         try:
-            flows.clean_in(
-                netns,
-                departures(report.change, chain.from_iterable(plan.services.values())),
-                plan.settings.node_port_addresses,
-            )
+            flows.clean_in(netns, left, plan.settings.node_port_addresses)
         except KernelError as error:
             warnings.append(f"flows that nobody serves any more stay until they expire: {error}")
+        report = take_away(namespace, report)
         return Report(report.change, report.generation, tuple(warnings))

@@ -331,6 +331,8 @@ class Keeper:
         """End the flows that nobody serves any more, now or later."""
         everywhere = itertools.chain.from_iterable(self._planner.services.values())
         found = Departures()
+        for change in self.writer.going:
+            found.update(departures(change))
         if self._began:
             for identity in changed:
                 lost = left(before.get(identity, ()), self._planner.services.get(identity, ()))
@@ -343,7 +345,10 @@ class Keeper:
                 found.update(departures(change, ports, gone))
         else:
             # What went before is not known: whoever was here may have died before it came to this.
-            found = everything(filter(_ends_now, everywhere))
+            ports = list(filter(_ends_now, everywhere))
+            for change in written.changes:
+                found.update(departures(change, ports))
+            found.update(everything(ports))
             self._cuts += [
                 (self._clock() + each.seconds, identity, each)
                 for identity, ports in self._planner.services.items()
@@ -355,6 +360,7 @@ class Keeper:
         except KernelError as error:
             self._began = False  # the next pass looks at everything
             written.warnings.append(_STAY % error)
+        self.writer.part()
 
 
 def _ends_now(port: ServicePortPlan) -> bool:

@@ -14,7 +14,7 @@ from svcnat.agent.report import Report
 from svcnat.errors import KernelError, StaleError, TooLargeError
 from svcnat.kernel.nfnetlink import following
 from svcnat.kernel.nftables import Namespace
-from svcnat.ruleset import regrowth
+from svcnat.ruleset import farewell, regrowth
 from svcnat.ruleset.diff import Change, Outline, diff, forget
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nftables import render_change, render_parts, render_sweep, render_sweep_singly
@@ -30,6 +30,7 @@ _IN_PARTS = (
 def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False, distrust: bool = False) -> Report:
     """Make the namespace's tables equal to `want`, by the smallest transaction.
 
+    The frontends in the report's ``going`` refuse, and are to be taken away when their flows have ended.
     With `distrust` every chain is filled anew: somebody may have replaced a rule by one that looks like it.
     Tables of others are neither read nor written. A dry run asks the kernel whether it would take the change.
 
@@ -45,9 +46,10 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False, dis
         # hook would stop the translation of flows that are still alive.
         needed = {family: table for family, table in want.items() if family in have or any(table.elements.values())}
         change = diff(_doubted(have) if distrust else have, needed)
+        first, going = farewell.in_two(change, have)
         writing = _Counted(namespace)
         try:
-            warnings = _check(namespace, change) if dry_run else _commit(writing, change)
+            warnings = _check(namespace, change) if dry_run else _commit(writing, first)
         except StaleError:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -56,8 +58,17 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False, dis
         after = namespace.generation()
         for _ in range(writing.commits):
             before = following(before)
-        return Report(change, after, warnings, have, interrupted=after != before, swept=swept)
+        return Report(change, after, warnings, have, interrupted=after != before, swept=swept, going=going)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def take_away(namespace: Namespace, report: Report) -> Report:
+    """Take away the frontends that a pass left until their flows have ended; what is not there any more is no harm."""
+    if not report.going:
+        return report
+    with contextlib.suppress(KernelError):
+        namespace.commit(render_change(report.going))
+    return replace(report, generation=namespace.generation(), going={})
 
 
 def _doubted(have: Mapping[Family, Outline]) -> dict[Family, Outline]:

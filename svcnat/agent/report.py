@@ -21,7 +21,8 @@ class Report:
 
     ``warnings``: what the host lacks for its services, a line each. ``interrupted``: somebody else committed meanwhile,
     to whatever table: only another pass can tell whether the rules are still what this one left. ``had``: what was
-    there before; ``swept``: what nothing needs is gone.
+    there before; ``swept``: what nothing needs is gone. ``going``: what is to be taken away when its flows have ended
+    (:mod:`svcnat.ruleset.farewell`).
     """
 
     change: Change
@@ -30,6 +31,7 @@ class Report:
     had: Mapping[Family, Outline] = field(default_factory=dict)
     interrupted: bool = False
     swept: bool = True
+    going: Change = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:

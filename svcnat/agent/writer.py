@@ -21,7 +21,7 @@ from svcnat.kernel.batch import elements_only
 from svcnat.kernel.events import Commit, Overrun, RulesetEvents
 from svcnat.kernel.nfnetlink import following
 from svcnat.kernel.nftables import Namespace
-from svcnat.ruleset import nftables, regrowth
+from svcnat.ruleset import farewell, nftables, regrowth
 from svcnat.ruleset.assembly import Assembly, Fragment
 from svcnat.ruleset.diff import Change, TableChange, diff, forget
 from svcnat.ruleset.endpoints import Family
@@ -66,6 +66,8 @@ class Writer:
         self.generation: int | None = None
         """At which the kernel holds what was written last; None if that is not known."""
         self.origin = origin
+        self.going: list[Change] = []
+        """What is still to be taken away by :meth:`part`, when its flows have ended."""
         self._unheard: list[str] = []
         self._distrust = False  # somebody may have put a rule in the place of one of ours, with its comment
         self._assembly = Assembly(Settings(), origin)
@@ -120,6 +122,9 @@ class Writer:
 
         """
         written, wanted = Written(), dict(fragments)
+        if self.going:
+            self.generation = None  # whoever was to end those flows did not come to it: they are found once more
+            self.going.clear()
         try:
             with contextlib.suppress(StaleError, TooLargeError):
                 self._write_some(list(fragments), fragments, written)
@@ -168,16 +173,19 @@ class Writer:
         if not change:
             self._assembly.settle(swept=False)
             return
-        large = sum(map(_elements, change.values())) > _LARGE
+        first, going = farewell.in_two(change)
+        large = sum(map(_elements, first.values())) > _LARGE
         if large:
             self.events.pause()
         try:
-            self._send_all(change, large=large)
+            self._send_all(first, large=large)
         finally:
             if large:
                 self.events.resume()
         self._assembly.settle(swept=False)
         written.changes.append(change)
+        if going:
+            self.going.append(going)
         if large and self.namespace.generation() != self.generation:
             self.generation = None  # while nobody listened, somebody came
         if memories and self.generation is not None:
@@ -263,6 +271,17 @@ class Writer:
             self.generation = self._retrying(lambda: self._send(late))
             written.changes.append(late)
 
+    def part(self) -> None:
+        """Take away the frontends of UDP whose flows have ended; if that fails, the next write is a full pass."""
+        going, self.going = self.going, []
+        for change in going:
+            if self.generation is None:
+                return
+            try:
+                self.generation = self._retrying(lambda change=change: self._send(change))  # type: ignore[misc]
+            except KernelError:
+                self.generation = None
+
     def tidy(self) -> None:
         """Remove chains and sets that nothing uses any more; nobody's packets meet them."""
         change = self._assembly.change()
@@ -284,6 +303,7 @@ class Writer:
         for _ in range(_ROUNDS):
             report = self._pass(written, wanted)
             written.changes.append(report.change)
+            self.going = [report.going] if report.going else []
             written.warnings += report.warnings
             self._assembly.adopt(report.had, report.change, swept=report.swept)
             if not report.interrupted and self.namespace.generation() == report.generation:

@@ -338,6 +338,7 @@ class Chaos(RuleBasedStateMachine):
     drifts = 0
     refusals = 0
     overruns = 0
+    departed = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -710,6 +711,40 @@ class Chaos(RuleBasedStateMachine):
         self._edit(pair[0], "delete")
         self.round(Reasons(objects=True))
 
+    @rule(which=st.integers(0, 1), seen=st.booleans(), after=st.integers(0, 6), late=st.booleans())
+    def a_service_goes_that_clients_are_with(self, which: int, seen: bool, after: int, late: bool) -> None:
+        """Its flows of UDP end with it, though the agent dies before it comes to that, or is not there at all."""
+        port = ServicePort(port=80, protocol="UDP")
+        one = service("going", ports=(port,), selector={"app": "going"}, ip_family_policy="PreferDualStack")
+        there = pod("g1", "10.244.2.9", "fd00:10:244:2::9", labels={"app": "going"}, node_name="here")
+        for each in (one, there):
+            self._edit(each, "put")
+        self.round(Reasons(objects=True, look=True, events=True, urgent=True))
+        self.link(which, up=True)
+        with self.store.read() as snapshot:
+            found = snapshot.get(Service, "default", "going")
+        if not found or not self.places[which].there or not self._is_synced(which):
+            return
+        for address in found.spec.cluster_ips:
+            self._client(which, address, 80, "UDP")
+        if not seen:
+            self.kill()
+        self.doom(after, late)
+        self._edit(one, "delete")
+        self.round(Reasons(objects=True))
+        self.kill()
+        self.restart()
+        with self.store.read() as snapshot:
+            stays = snapshot.get(Service, "default", "going")
+        if stays or not self._is_synced(which):
+            return
+        with Conntrack(self.places[which].name) as conntrack:
+            assert not [flow for flow in conntrack.flows() if flow.destination in found.spec.cluster_ips]
+        Chaos.departed += 1
+
+    def _is_synced(self, which: int) -> bool:
+        return self.agent is not None and self.agent.state().targets[which].state == "synced"
+
     @rule(which=st.integers(0, 1), number=Steps)
     def clients_come(self, which: int, number: int) -> None:
         """Packets meet the rules, are tracked, and learn; nobody answers."""
@@ -849,7 +884,7 @@ def said() -> str:
     """How much happened."""
     return (
         f"{Chaos.steps} steps, {Chaos.deaths} deaths, {Chaos.drifts} foreign changes, {Chaos.overruns} overruns, "
-        f"{Chaos.refusals} refused Services"
+        f"{Chaos.refusals} refused Services, {Chaos.departed} that went with clients"
     )
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from svcnat import api
+from svcnat.agent.host import look
+from svcnat.agent.reconcile import reconcile
 from svcnat.agent.settings import Host, node_port_addresses, settings_for
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset import layout
+from svcnat.ruleset.compile import compile_plan
 from svcnat.ruleset.nouns import Table
+from svcnat.ruleset.plan import plan
+from tests.agent.test_keeper import House
+from tests.ruleset.build import service
 
 HOST = Host(
     addresses=("172.30.0.11", "192.0.2.1", "fd00:172:30::b"),
@@ -79,6 +88,67 @@ def test_node_ports_move_with_the_nodes_address(empty_netns) -> None:
     ip("addr", "add", "198.51.100.5/24", "dev", "eth0")
     ip("route", "add", "default", "via", "198.51.100.1")
     assert answering() == {"198.51.100.5"}
+
+
+OTHER = """
+apiVersion: v1
+kind: Service
+metadata: {name: other}
+spec: {clusterIP: 10.96.0.9, ports: [{port: 9}]}
+"""
+UDP = """
+---
+apiVersion: v1
+kind: Service
+metadata: {name: names}
+spec:
+  type: NodePort
+  clusterIP: 10.96.0.10
+  clusterIPs: [10.96.0.10, "fd00:10:96::a"]
+  ipFamilyPolicy: RequireDualStack
+  ports: [{port: 53, protocol: UDP, nodePort: 30053}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: four, labels: {kubernetes.io/service-name: names}}
+addressType: IPv4
+ports: [{port: 53, protocol: UDP}]
+endpoints: [{addresses: [10.244.0.1]}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: six, labels: {kubernetes.io/service-name: names}}
+addressType: IPv6
+ports: [{port: 53, protocol: UDP}]
+endpoints: [{addresses: ["fd00:10:244::1"]}]
+"""
+
+
+@pytest.fixture
+def house(make_netns: Callable[[], str]) -> Iterator[House]:
+    with contextlib.closing(House()) as made:
+        yield made
+
+
+def test_flows_that_a_killed_command_left_end_with_the_next_one(house: House) -> None:
+    """It had written the rules, and not come to the flows: the frontends refuse until somebody has ended those."""
+    where, config = house.place.name, Configuration()
+    clients = [("10.96.0.10", 53), ("192.0.2.1", 30053), ("fd00:10:96::a", 53), ("2001:db8:c::1", 30053)]
+    api.sync(api.load(text=OTHER + UDP), where)
+    for address, port in clients:
+        house.client(address, socket.SOCK_DGRAM, port)
+    decided = plan(
+        [service("other", "10.96.0.9", ports=((9, "TCP"),))], [], settings_for(config, look(where, config), "n")
+    )
+    with Namespace(where) as kernel:
+        reconcile(kernel, compile_plan(decided))  # and here it is killed
+        assert house.flows("") == ["10.244.0.1"] * 2 + ["fd00:10:244::1"] * 2
+        assert house.frontends().count(": goto refuse") == 4 + 1
+        report = api.sync(api.load(text=OTHER), where)
+        assert house.flows("") == []
+        assert house.frontends().count(": goto refuse") == 1
+        assert report.generation == kernel.generation()
+    assert api.sync(api.load(text=OTHER), where).generation == report.generation
 
 
 def test_a_loopback_that_loses_its_guard_is_told(empty_netns) -> None:

@@ -20,7 +20,7 @@ from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.model.objects import EndpointSlice, Service
 from tests.agent.chaos import Place
-from tests.agent.unreliable import Faults
+from tests.agent.unreliable import Death, Faults
 from tests.ruleset.build import service, slice_of
 
 STATE = "0123456789abcdef0123456789abcdef"
@@ -94,18 +94,18 @@ class House:
         if self.keeper.due is not None and self.keeper.due <= self.now:
             self.keeper.cut()
 
-    def client(self, address: str = "10.96.0.10", kind: int = socket.SOCK_STREAM) -> None:
+    def client(self, address: str = "10.96.0.10", kind: int = socket.SOCK_STREAM, port: int = 80) -> None:
         """A flow of its own begins."""
         with netns.entered(self.place.name):
-            made = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+            made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
         with made, contextlib.suppress(BlockingIOError):
-            made.connect((address, 80))
+            made.connect((address, port))
             made.send(b"?")
 
-    def flows(self) -> list[str]:
-        """To which endpoints flows go."""
+    def flows(self, begins: str = "10.96.") -> list[str]:
+        """To which endpoints flows go, of those whose destination begins so."""
         with Conntrack(self.place.name) as conntrack:
-            return sorted(flow.reply_source for flow in conntrack.flows() if flow.destination.startswith("10.96."))
+            return sorted(flow.reply_source for flow in conntrack.flows() if flow.destination.startswith(begins))
 
     def frontends(self) -> str:
         """The rules, as nft prints them."""
@@ -127,6 +127,12 @@ def house(make_netns: Callable[[], str]) -> Iterator[House]:
 
 
 A, B, C = "10.244.0.1", "10.244.0.2", "10.244.0.3"
+PORTS = (("p80", 8080, "UDP"),)
+
+
+def die() -> None:
+    """Nothing after this happens."""
+    raise Death
 
 
 def test_a_refused_service_keeps_no_other_waiting_and_is_tried_again(house: House) -> None:
@@ -292,6 +298,51 @@ def test_after_a_restart_flows_end_as_if_there_had_been_none(house: House) -> No
     assert house.flows() == [A, B]
     house.wait(2)
     assert house.flows() == [B]
+
+
+def outside(*, node_port: int, protocol: str = "UDP") -> Service:
+    """The Service a, at its node port and at an external address, too."""
+    one = service("a", "10.96.0.10", type="NodePort", ports=((80, protocol),), external_ips=["203.0.113.1"])
+    return replace(one, spec=replace(one.spec, ports=[replace(one.spec.ports[0], node_port=node_port)]))
+
+
+EVERYWHERE = (("10.96.0.10", 80), ("203.0.113.1", 80), ("192.0.2.1", 30080))
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["while-nobody-follows", "between-rules-and-flows"])
+@pytest.mark.parametrize("change", ["service", "external address", "node port", "protocol"])
+def test_flows_of_frontends_that_are_gone_end_after_a_restart(house: House, change: str, dies: bool) -> None:
+    """Of every kind of frontend: whether it went while there was no agent, or its rules did and the agent died."""
+    house.touched |= house.desired.update((), [outside(node_port=30080), slice_of("a", A, ports=PORTS)]).services
+    house.put("b", B, protocol="UDP")
+    house.enter()
+    for address, port in (*EVERYWHERE, ("10.96.0.11", 80)):
+        house.client(address, socket.SOCK_DGRAM, port)
+    assert house.flows("") == [A, A, A, B]
+    if not dies:
+        house.leave()
+    match change:
+        case "service":
+            house.remove("a")
+        case "external address":
+            one = outside(node_port=30080)
+            one = replace(one, spec=replace(one.spec, external_ips=[]))
+            house.touched |= house.desired.update((), [one]).services
+        case "node port":
+            house.touched |= house.desired.update((), [outside(node_port=30081)]).services
+        case "protocol":
+            house.touched |= house.desired.update((), [outside(node_port=30080, protocol="TCP")]).services
+    if dies:
+        house.faults.after_commit.append(die)
+        with pytest.raises(Death):
+            house.follow()
+        house.leave()
+    keeper = house.enter()
+    assert house.flows("") == {"external address": [A, A, B], "node port": [A, A, B]}.get(change, [B])
+    assert house.is_equal()
+    generation = keeper.writer.generation
+    house.leave()
+    assert house.enter().writer.generation == generation
 
 
 def test_a_restart_writes_nothing(house: House) -> None:
