@@ -71,8 +71,8 @@ def categorize(
     """Sort the endpoints of a port by what they may be used for, seen from a node in a zone ("" if unknown).
 
     If the Service asks for probes (`probed`), an endpoint that failed them is not ready, whatever its slice says;
-    results that are left from another time do not count. The same (address, port) in two slices counts once. The order
-    of the slices does not matter, unless they contradict each other.
+    results that are left from another time do not count. The same (address, port) in two slices counts once; if they
+    contradict each other, the first of them by name is believed. The order in which the slices come does not matter.
     """
     found = sorted(_candidates(port, slices, family, probed=probed), key=lambda one: _numeric(one.backend))
     near = [one for one in found if one.node == node]
@@ -124,7 +124,8 @@ def _candidates(
     """Endpoints whose slice has this port: slice ports match by name **and** protocol, None meaning "" and TCP."""
     wanted = (port.name, port.protocol or "TCP")
     found: dict[Backend, _Candidate] = {}
-    for piece in slices:
+    # Not as they come: an agent has them in the order in which they were changed, and the next one in another.
+    for piece in sorted(slices, key=lambda piece: piece.metadata.name):
         if piece.address_type != _ADDRESS_TYPE[family]:
             continue
         numbers = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from msgspec.structs import replace
 
@@ -41,6 +43,20 @@ def test_ready_endpoints_are_used_in_the_order_of_their_addresses() -> None:
     """Equal objects give equal rules: order in the slices does not matter, 10.0.0.9 comes before 10.0.0.10."""
     pieces = [slice_of("web", "10.0.0.10", ("10.0.0.7", NOT_READY)), slice_of("web", "10.0.0.9", "10.0.0.10")]
     assert cluster(*pieces) == ["10.0.0.9", "10.0.0.10"]
+
+
+def test_slices_that_contradict_each_other_mean_the_same_in_any_order() -> None:
+    """Whoever begins reads them in another order than whoever followed their changes: the first by name is believed."""
+    pieces = [
+        slice_of("web", ("10.0.0.1", NOT_READY), "10.0.0.2"),
+        slice_of("web", "10.0.0.1", ("10.0.0.2", LEAVING), node="here"),
+        slice_of("web", "10.0.0.1", ("10.0.0.2", DEAD), weights='{"10.0.0.2": 7}'),
+    ]
+    named = [
+        replace(piece, metadata=replace(piece.metadata, name=name)) for piece, name in zip(pieces, "abc", strict=True)
+    ]
+    for order in itertools.permutations(named):
+        assert cluster(*order) == ["10.0.0.2"]
 
 
 @pytest.mark.parametrize(
