@@ -120,6 +120,11 @@ def socket_of_netns(name_or_path: str | None) -> Path:
     return _socket(f"netns {netns.identity(name_or_path)}")
 
 
+def findings_beside(listening: Path) -> Path:
+    """Where an agent without a state file keeps what probes found out: beside its socket, gone with the next boot."""
+    return listening.with_suffix(".findings")
+
+
 def _socket(what: str) -> Path:
     return runtime_folder() / f"{blake2s(os.fsencode(what), digest_size=10).hexdigest()}.sock"
 

@@ -200,8 +200,9 @@ class Prober:
             subject.said_at = asyncio.get_running_loop().time()
         if outcome.success is None:
             _log.warning("%s: %s", subject.probed.key, message)
+        result = Result(subject.probed.key, state.ready, message, changed, subject.probed.address)
         try:
-            await self._report(Result(subject.probed.key, state.ready, message, changed))
+            await self._report(result)
         except SvcnatError as error:
             # Whoever takes the reports tells of its trouble, once and not for every attempt.
             _log.debug("%s: the result was not written: %s", subject.probed.key, error)

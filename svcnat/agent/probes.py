@@ -80,13 +80,14 @@ class Result:
 
     ``changed`` is True if the object says something else than ``ready``, and has to be written. It is False if the
     probe failed (for a new reason) without consequences yet: an Event "Unhealthy" is all that is due. ``message`` is
-    one printable line, "" for success.
+    one printable line, "" for success. ``address`` is where that was.
     """
 
     key: Key
     ready: bool
     message: str
     changed: bool
+    address: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

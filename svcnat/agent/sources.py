@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from svcnat.agent.desired import KINDS, Desired, Touched
-from svcnat.agent.probes import Key, Result
+from svcnat.agent.findings import Findings
+from svcnat.agent.probes import Result
 from svcnat.controllers.react import settled
-from svcnat.controllers.readiness import with_container_ready, with_probe_results
+from svcnat.controllers.readiness import with_result
 from svcnat.controllers.world import MemoryWorld
 from svcnat.errors import StoreError, SvcnatError
 from svcnat.model.configuration import Configuration
@@ -174,7 +175,7 @@ class StateFile:
                 kind, key = PROBED[result.key.kind], result.key
                 live = transaction.get(kind, key.namespace, key.name)
                 if live and key.uid in ("", live.metadata.uid):
-                    transaction.put(with_result(live, result, rfc3339(now)))
+                    transaction.put(with_result(live, key.part, result.ready, rfc3339(now)))
             for each in happenings:
                 about = transaction.get(each.kind, each.namespace, each.name)
                 if about:
@@ -204,7 +205,15 @@ class Manifests:
     identity: str | None = None
     store: Store | None = None
 
-    def __init__(self, paths: Sequence[str], *, recursive: bool = False, namespace: str = "default") -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        recursive: bool = False,
+        namespace: str = "default",
+        findings: Path | None = None,
+    ) -> None:
+        """`findings` is the file where what probes find out is kept for the next agent; None: nowhere."""
         self.paths = tuple(paths)
         self.follows = ", ".join(paths)
         self.recursive = recursive
@@ -213,7 +222,7 @@ class Manifests:
         self._config = Configuration()
         self._read: list[tuple[str, bytes]] | None = None
         self._wrong: tuple[list[tuple[str, bytes]], SvcnatError] | None = None
-        self._results: dict[tuple[str, str, str], dict[Key, Result]] = {}  # by kind, namespace and name
+        self._findings = Findings(self.follows, findings)
         self._told = False
 
     def open(self, config: Configuration) -> None:
@@ -251,46 +260,29 @@ class Manifests:
         """All objects: those that are written down, and what follows from them."""
         loaded = load(sources, namespace=self._namespace)
         config = self._config
+        resources = [manifest.resource for manifest in loaded.manifests]
+        self._findings.keep(resources)
+        now = rfc3339(datetime.now(UTC))
         with located(loaded.manifests):
             return settled(
-                [self._with_results(manifest.resource) for manifest in loaded.manifests],
+                [self._findings.added_to(each, now) for each in resources],
                 tuple(map(str, config.service_networks)),
                 node_ports=config.node_ports,
                 load_balancer_pool=config.load_balancer_pool,
             )
 
     def write(self, results: Sequence[Result], happenings: Sequence[Happening]) -> None:  # noqa: ARG002 - no store
-        """See :class:`Source`: results are remembered as long as this lives, what happened is not."""
-        for result in results:
-            key = result.key
-            self._results.setdefault((key.kind, key.namespace, key.name), {})[key] = result
-        self._told = self._told or bool(results)
+        """See :class:`Source`: results are remembered, what happened is not."""
+        if results:
+            self._findings.take(results)
+            self._told = True
 
     def close(self) -> None:
         """See :class:`Source`."""
 
-    def _with_results(self, resource: Resource) -> Resource:
-        """What is written in a manifest, and what probes have found out since."""
-        meta = resource.metadata
-        for result in self._results.get((type(resource).__name__, meta.namespace, meta.name), {}).values():
-            resource = with_result(resource, result, rfc3339(datetime.now(UTC)))
-        return resource
-
 
 PROBED: dict[str, type[Resource]] = {"Pod": Pod, "EndpointSlice": EndpointSlice, "Endpoints": Endpoints}
 """The objects that results of probes are written to."""
-
-
-def with_result(resource: Resource, result: Result, now: str) -> Resource:
-    """The object with what a probe found out about a part of it."""
-    match resource:
-        case Pod():
-            return with_container_ready(resource, result.key.part, result.ready, now)
-        case EndpointSlice():
-            return with_probe_results(resource, {result.key.part: result.ready})
-        case Endpoints():
-            return with_probe_results(resource, {result.key.part: result.ready})
-    return resource
 
 
 def rfc3339(moment: datetime) -> str:

@@ -52,12 +52,16 @@ class Following:
             return control.socket_of_state(self.state)
         return control.socket_of_netns(self.targets[0].netns)
 
-    def source(self, *, create: bool = True) -> Source:
-        """The objects, not yet open; without `create` a state file that is not there is not made."""
+    def source(self, *, create: bool = True, remembering: bool = False) -> Source:
+        """The objects, not yet open; without `create` a state file that is not there is not made.
+
+        `remembering`: what the agents before this one found out about those of manifests.
+        """
         from svcnat.agent.sources import Manifests, StateFile
 
         if self.state is None:
-            return Manifests(self.paths, recursive=self.recursive, namespace=self.namespace)
+            findings = control.findings_beside(self.socket) if remembering else None
+            return Manifests(self.paths, recursive=self.recursive, namespace=self.namespace, findings=findings)
         return StateFile(self.state, self.opening or _opening(self.state, create=create))
 
 
@@ -128,7 +132,7 @@ def run_agent(what: Following, *, force: bool = False, cleanup_on_exit: bool = F
     async def main() -> None:
         with Notifier.of_environment() as notifier:
             options = Options(what.configure, what.socket, cleanup_on_exit, force, what.run, notifier)
-            agent = Agent(what.source(), what.targets, what.configure(), options)
+            agent = Agent(what.source(remembering=True), what.targets, what.configure(), options)
             if what.home is None:
                 await agent.run()
                 return

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from svcnat.model.addresses import canonical
 from svcnat.model.conditions import condition_of, with_condition
 from svcnat.model.extensions import PROBE_RESULTS, parse_probe_results
-from svcnat.model.objects import Condition, ContainerStatus, Endpoints, EndpointSlice, Pod
+from svcnat.model.objects import Condition, ContainerStatus, Endpoints, EndpointSlice, Pod, Resource
 
 R = TypeVar("R", EndpointSlice, Endpoints)
 
@@ -94,6 +94,18 @@ def _put(known: list[Condition], new: Condition, *, always: bool) -> list[Condit
     return with_condition(known, new)
 
 
+def with_result(resource: Resource, part: str, ready: bool, now: str) -> Resource:  # noqa: FBT001 - as above
+    """Return the object with what a probe found out about a part of it: a container, or a canonical address."""
+    match resource:
+        case Pod():
+            return with_container_ready(resource, part, ready, now)
+        case EndpointSlice():
+            return with_probe_results(resource, {part: ready})
+        case Endpoints():
+            return with_probe_results(resource, {part: ready})
+    return resource
+
+
 def with_probe_results(resource: R, results: Mapping[str, bool]) -> R:
     """Return hand-written endpoints with these results by canonical address, besides those that they have.
 
@@ -102,7 +114,7 @@ def with_probe_results(resource: R, results: Mapping[str, bool]) -> R:
     """
     annotations = resource.metadata.annotations
     known = {**parse_probe_results(annotations.get(PROBE_RESULTS, "{}")), **results}
-    present = set(_addresses(resource))
+    present = set(endpoint_addresses(resource))
     failed = {ip: False for ip, ready in known.items() if not ready and ip in present}
     kept = {key: text for key, text in annotations.items() if key != PROBE_RESULTS}
     if failed:
@@ -112,7 +124,8 @@ def with_probe_results(resource: R, results: Mapping[str, bool]) -> R:
     return replace(resource, metadata=replace(resource.metadata, annotations=kept))
 
 
-def _addresses(resource: EndpointSlice | Endpoints) -> Iterable[str | None]:
+def endpoint_addresses(resource: EndpointSlice | Endpoints) -> Iterable[str | None]:
+    """Return the canonical addresses of hand-written endpoints."""
     if isinstance(resource, EndpointSlice):
         return (canonical(each.addresses[0]) for each in resource.endpoints if each.addresses)
     return (
