@@ -2,9 +2,8 @@
 
 Source: the kubelet's ``pkg/probe`` (tcp, http, exec, grpc), whose messages these are. How long an attempt may take and
 what follows from it is :mod:`svcnat.agent.prober`'s subject: an attempt ends when it is cancelled, and leaves no socket
-behind. No name is resolved: where a probe names a host, that is an address. What an endpoint sends goes into no
-message but a command's output, one printable line of it. aiohttp and h2, optional extras, are imported when they are
-needed.
+behind. What an endpoint sends goes into no message but a command's output, one printable line of it. aiohttp and h2,
+optional extras, are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from svcnat.agent.destinations import Unusable, open_socket, place, port_of, target, url_of
 from svcnat.agent.probes import WORKS, Key, Outcome, Probed, Where, fails, unclear
 from svcnat.errors import SvcnatError
-from svcnat.kernel import netns
-from svcnat.model.addresses import canonical
 from svcnat.model.objects import GRPCAction, HTTPGetAction, TCPSocketAction
 from svcnat.model.quoting import printable, quoted
 
@@ -40,6 +38,8 @@ _MOST_RECEIVED = 256 * 1024  # in one attempt, whatever it is: headers, 100 Cont
 _MOST_AT_ONCE = 4096  # received: an answer whose head is here is judged long before its body is too long
 _MOST_REDIRECTS = 10
 _MOST_SAID = 300
+_LONGEST_LINE = 64 * 1024  # of an answer's head
+_OF_THE_MESSAGE = ("content-length", "transfer-encoding", "trailer")  # headers: a request without a body has none
 _REDIRECTS = (301, 302, 303, 307, 308)
 _OUR_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -57,10 +57,6 @@ Runner = Callable[[Key, Sequence[str]], Awaitable[Ran]]
 
 OSError means that there is no such command, which is a failure; an error of ours says nothing about the container.
 """
-
-
-class Unusable(Exception):  # noqa: N818 - it is no error of the endpoint's, nor one of ours: nobody can probe this
-    """Why a probe cannot be carried out; it never leaves this module."""
 
 
 class Attempts:
@@ -114,7 +110,7 @@ class Attempts:
         session = self._session(probed.netns)
         asked = url_of(probed, action)
         try:
-            url = URL(asked)
+            url = URL(asked, encoded=True)
             headers = _headers(action)
         except ValueError as error:
             raise Unusable(f"{quoted(asked)} is no URL that can be asked for") from error
@@ -129,7 +125,7 @@ class Attempts:
             if isinstance(error, ClientConnectorError):
                 cause = error.os_error
                 if not isinstance(cause, ssl.SSLError):
-                    doing += f": dial tcp {_place(*_target(probed, action))}: connect"
+                    doing += f": dial tcp {place(*target(probed, action))}: connect"
             if cause is not None and cause.errno and not isinstance(cause, ssl.SSLError):
                 return _of_error(cause, doing)
             return fails(f"{doing}: {_named(error)}")
@@ -152,62 +148,21 @@ def timed_out(probed: Probed) -> str:
             return f"Get {quoted(url_of(probed, probe.http_get))}: {text}"
         if probe.grpc:
             return f"timeout: health rpc did not complete within {limit}"
-        return f"dial tcp {_place(*_target(probed, probe.tcp_socket or TCPSocketAction()))}: i/o timeout"
+        return f"dial tcp {place(*target(probed, probe.tcp_socket or TCPSocketAction()))}: i/o timeout"
     except Unusable as error:
         return str(error)
-
-
-# --- where to ------------------------------------------------------------------------------------------------
-
-
-def _target(probed: Probed, action: HTTPGetAction | TCPSocketAction) -> tuple[str, int]:
-    """The address and the port that a probe goes to."""
-    host = "127.0.0.1" if action.host == "localhost" else action.host or probed.address
-    address = canonical(host.strip("[]"))
-    if address is None:
-        raise Unusable(f"the host {quoted(host)} is no IP address, and probes resolve no names")
-    return address, port_of(probed, action.port)
-
-
-def port_of(probed: Probed, port: int | str | None) -> int:
-    """Return the number of a probe's port: its own, the one that it names, or else the endpoint's."""
-    if isinstance(port, str):
-        if port in probed.ports:
-            return probed.ports[port]
-        raise Unusable(f"there is no port of the name {quoted(port)}")
-    number = port or probed.port
-    if number is None:
-        raise Unusable("the endpoint has no port to probe")
-    return number
-
-
-def _place(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def url_of(probed: Probed, action: HTTPGetAction) -> str:
-    """Return the URL that a probe asks for."""
-    scheme, path = (action.scheme or "HTTP").lower(), action.path or "/"
-    return f"{scheme}://{_place(*_target(probed, action))}{path if path.startswith('/') else '/' + path}"
-
-
-def _socket(where: Where, address: str, kind: Callable[[int, int], socket.socket] = socket.socket) -> socket.socket:
-    """A TCP socket of a network namespace; nothing is awaited while the thread is in there."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with netns.entered(where):
-        return kind(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 # --- TCP and gRPC --------------------------------------------------------------------------------------------
 
 
 async def _tcp(probed: Probed, action: TCPSocketAction) -> Outcome:
-    target = _target(probed, action)
-    with _socket(probed.netns, target[0]) as connection:
+    where = target(probed, action)
+    with open_socket(probed.netns, where[0]) as connection:
         try:
-            await asyncio.get_running_loop().sock_connect(connection, target)
+            await asyncio.get_running_loop().sock_connect(connection, where)
         except OSError as error:
-            return _of_error(error, f"dial tcp {_place(*target)}: connect")
+            return _of_error(error, f"dial tcp {place(*where)}: connect")
     return WORKS
 
 
@@ -217,18 +172,18 @@ async def _grpc(probed: Probed, action: GRPCAction) -> Outcome:
     except ImportError as error:
         raise Unusable("grpc probes need the library h2: pip install '.[agent]'") from error
     address, port = probed.address, port_of(probed, action.port)
-    connection = _socket(probed.netns, address)
+    connection = open_socket(probed.netns, address)
     try:
         await asyncio.get_running_loop().sock_connect(connection, (address, port))
         reader, writer = await asyncio.open_connection(sock=connection)
     except OSError as error:
         connection.close()
-        return _of_error(error, f'failed to connect service "{_place(address, port)}": connect')
+        return _of_error(error, f'failed to connect service "{place(address, port)}": connect')
     except BaseException:
         connection.close()
         raise
     try:
-        return await grpc_health.check(reader, writer, _place(address, port), action.service or "", agent=AGENT)
+        return await grpc_health.check(reader, writer, place(address, port), action.service or "", agent=AGENT)
     finally:
         writer.transport.abort()
 
@@ -244,7 +199,7 @@ class _Talk:
         self.left = _MOST_RECEIVED
 
     def open(self, where: Where, address: str) -> socket.socket:
-        made = _socket(where, address, lambda family, kind: _Measured(self, family, kind))
+        made = open_socket(where, address, lambda family, kind: _Measured(self, family, kind))
         self.sockets.append(made)
         return made
 
@@ -296,6 +251,8 @@ def _new_session(where: Where) -> aiohttp.ClientSession:
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
+        max_line_size=_LONGEST_LINE,
+        max_field_size=_LONGEST_LINE,
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
     )
@@ -327,11 +284,15 @@ def _conversation() -> Iterator[_Talk]:
 
 
 def _headers(action: HTTPGetAction) -> list[tuple[str, str]]:
-    """The headers that a probe asks for, and the two that the kubelet adds; given as empty, those are left out."""
+    """The headers that a probe asks for, and the two that the kubelet adds; given as empty, those are left out.
+
+    So is an empty Host: it is the address then.
+    """
     given = [(header.name, header.value) for header in action.http_headers]
     named = {name.lower() for name, _ in given}
     ours = [(name, value) for name, value in (("User-Agent", AGENT), ("Accept", "*/*")) if name.lower() not in named]
-    return ours + [(name, value) for name, value in given if value or name.lower() not in ("user-agent", "accept")]
+    asked = [(name, value) for name, value in given if value or name.lower() not in ("user-agent", "accept", "host")]
+    return ours + [(name, value) for name, value in asked if name.lower() not in _OF_THE_MESSAGE]
 
 
 async def _follow(session: aiohttp.ClientSession, url: URL, headers: list[tuple[str, str]]) -> Outcome:
@@ -341,11 +302,11 @@ async def _follow(session: aiohttp.ClientSession, url: URL, headers: list[tuple[
         async with session.get(url, headers=headers, allow_redirects=False) as response:
             location = response.headers.get("Location") if response.status in _REDIRECTS else None
             if location is not None:
-                target = response.url.join(type(url)(location))
-                if target.host == host and target.scheme in ("http", "https"):
-                    url = target
+                there = response.url.join(type(url)(location))
+                if there.host == host and there.scheme in ("http", "https"):
+                    url = there
                     continue
-                if target.host == host:
+                if there.host == host:
                     return fails("HTTP probe was redirected to something that is not HTTP")
             read = 0
             while read < _MOST_READ and (data := await response.content.read(_MOST_READ)):

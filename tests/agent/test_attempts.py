@@ -231,6 +231,45 @@ def test_what_http_asks(pair: Pair) -> None:
     assert [each for each in rest if each.lower().startswith(("user-agent", "accept"))] == ["user-agent: me"]
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("", "/"),
+        ("?a=1", "/?a=1"),
+        ("/a/../b/./%2e%2e//c", "/a/../b/./%2e%2e//c"),
+        ("/%41%2fb?x=%2B&y=a+b&&z=%20", "/%41%2fb?x=%2B&y=a+b&&z=%20"),
+        ("/a b?c=d e", "/a%20b?c=d%20e"),
+        ("/%zz/50%", "/%25zz/50%25"),
+        ("/x#fragment", "/x"),
+        ("/ü?ß", "/%C3%BC?%C3%9F"),
+        ('/"<>{}|^`\\', "/%22%3C%3E%7B%7D%7C%5E%60%5C"),
+        ("/x HTTP/1.1\r\nEvil: 1\r\n\r\n\0", "/x%20HTTP/1.1%0D%0AEvil:%201%0D%0A%0D%0A%00"),
+        ("/\ud800", "/%ED%A0%80"),
+        ("//elsewhere/x", "//elsewhere/x"),
+        ("http://elsewhere/x", "/http://elsewhere/x"),
+        ("@elsewhere/x", "/@elsewhere/x"),
+    ],
+)
+def test_paths_are_asked_for_as_they_are_written(pair: Pair, path: str, expected: str) -> None:
+    """Dots, escapes and doubled slashes stay; what a request must not hold is escaped; no other host is asked."""
+    first, *rest = asked(pair, http(path))
+    assert first == f"GET {expected} HTTP/1.1"
+    assert len(rest) == 4
+
+
+def test_headers_that_a_request_cannot_have(pair: Pair) -> None:
+    """Those that promise a body are left out, or the server would wait for one; an empty Host is the address."""
+    headers = [("Content-Length", "5"), ("transfer-encoding", "chunked"), ("Trailer", "x"), ("Host", "")]
+    found = asked(pair, http("/", http_headers=[HTTPHeader(name=name, value=value) for name, value in headers]))
+    assert found == asked(pair, http("/"))
+
+
+def test_a_long_header_is_well(pair: Pair) -> None:
+    """Policies and cookies are longer than what a server would take of a client."""
+    answer = status(200, f"Content-Security-Policy: {'x' * 32_000}")
+    assert answering(pair, saying(answer), probed(pair, http_get=http())) == Outcome(success=True)
+
+
 def test_https_is_not_verified(pair: Pair, tmp_path: Path) -> None:
     """A certificate that nobody signed, for another name, with a weak key; and plain HTTP where TLS was expected."""
     if not shutil.which("openssl"):
