@@ -19,6 +19,7 @@ class Reading(NamedTuple):
     """One counter of the kernel. ``endpoint`` is ``ADDRESS:PORT``; "" for one that counts a Service's frontend.
 
     ``element``: whatever tells this counter from the others of its Service and endpoint, as long as it lives.
+    ``connections``: None while the element is not there, as between a flush and its repair.
     """
 
     node: str
@@ -28,7 +29,7 @@ class Reading(NamedTuple):
     protocol: str
     endpoint: str
     element: Hashable
-    connections: int
+    connections: int | None
 
 
 Series = tuple[str, str, str, str, str, str]  # a Reading without its element and connections
@@ -47,11 +48,18 @@ class Totals:
         return self._sums
 
     def update(self, readings: Iterable[Reading]) -> None:
-        """Add what was counted since the last update; series that are not among the readings are forgotten."""
+        """Add what was counted since the last update; series that are not among the readings are forgotten.
+
+        One whose elements are all not there keeps its sum, but none begins so: its counters may be switched off.
+        """
         found: dict[Series, dict[Hashable, int]] = {}
         for reading in readings:
-            counts = found.setdefault(reading[:6], {})
-            counts[reading.element] = counts.get(reading.element, 0) + reading.connections
+            series = reading[:6]
+            if reading.connections is not None:
+                counts = found.setdefault(series, {})
+                counts[reading.element] = counts.get(reading.element, 0) + reading.connections
+            elif series in self._sums:
+                found.setdefault(series, {})
         sums = {}
         for series, counts in found.items():
             before = self._last.get(series, {})

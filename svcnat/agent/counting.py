@@ -15,6 +15,7 @@ from svcnat.agent.targets import Target
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.compile import BackendKeys, backend_keys, frontend_keys
+from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import Key, Set
 from svcnat.ruleset.plan import ServicePortPlan
 
@@ -86,13 +87,23 @@ def _located(identity: Identity, ports: Ports) -> list[_Port]:
 def _read(namespace: Namespace, whose: tuple[str, str, str], port: _Port, *, endpoints: bool) -> Iterator[Reading]:
     family, protocol = port.plan.family, port.plan.protocol
     for declared, key in port.frontends:
-        for counted in namespace.counters(family, declared, [key]).values():
-            if counted:
-                yield Reading(*whose, port.name, protocol, "", (family, declared.name, key), counted[0])
+        for _, connections in _asked(namespace, family, declared, [key]):
+            yield Reading(*whose, port.name, protocol, "", (family, declared.name, key), connections)
     for part in port.backends if endpoints else ():
-        for key, counted in namespace.counters(family, part.declared, part.keys).items():
-            if counted:
-                address, number = part.keys[key]
-                endpoint = f"[{address}]:{number}" if family == "ip6" else f"{address}:{number}"
-                element = family, part.declared.name, key
-                yield Reading(*whose, port.name, protocol, endpoint, element, counted[0])
+        for key, connections in _asked(namespace, family, part.declared, part.keys):
+            address, number = part.keys[key]
+            endpoint = f"[{address}]:{number}" if family == "ip6" else f"{address}:{number}"
+            element = family, part.declared.name, key
+            yield Reading(*whose, port.name, protocol, endpoint, element, connections)
+
+
+def _asked(
+    namespace: Namespace, family: Family, declared: Set, keys: Iterable[Key]
+) -> Iterator[tuple[Key, int | None]]:
+    """What elements counted, None for those that are not there; those without a counter are left out."""
+    found = namespace.counters(family, declared, keys)
+    for key in keys:
+        if key not in found:
+            yield key, None
+        elif counted := found[key]:
+            yield key, counted[0]
