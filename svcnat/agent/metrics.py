@@ -103,11 +103,22 @@ class Metrics:
         self._services = own.gauge("services", "Services that have rules", node)
         self._endpoints = own.gauge("endpoints", "Endpoints that rules lead to", node)
         self._unread = own.counter("connection_reads_failed_total", "Scrapes that could not read the kernel's counters")
+        # What begins at zero is seen to rise: of a series that begins at one, Prometheus cannot tell from what.
+        for counter, values in (
+            *((each, ("200", "503")) for each in self._checked.values()),
+            (self._overruns, ("nftables", "rtnetlink")),
+            (self._answered, ("done", "failed")),
+        ):
+            for value in values:
+                counter.labels(value)
         own.gauge("build_info", "What runs: always 1", ("version",)).labels(__version__).set(1)
 
     def requested(self, node: str) -> None:
-        """Something changed that asks for a pass over the node's rules."""
-        self._last_requested.labels(shown(node)).set(self._now())
+        """Something changed that asks for a pass over the node's rules; its counters begin, at zero, with the first."""
+        node = shown(node)
+        self._last_requested.labels(node).set(self._now())
+        for counter in (self._failed, self._written, self._drifted, self._refused):
+            counter.labels(node)
 
     def passed(self, node: str, kind: Kind, seconds: float, changes: int = 0) -> None:
         """A pass ended well, after so many seconds and so many elements."""

@@ -115,6 +115,22 @@ def test_our_own() -> None:
     assert world.scrape()[at("svcnat_node_in_sync", node="n1")] == 0
 
 
+def test_counters_begin_at_zero() -> None:
+    """Prometheus sees the first of anything as an increase, and an alert on it comes with the first, not the second."""
+    world = World()
+    world.metrics.requested("n1")
+    found = world.scrape()
+    for name in ("svcnat_changes", "svcnat_drift_repaired", "svcnat_commits_refused"):
+        assert found[at(f"{name}_total", node="n1")] == 0
+    assert found[at("kubeproxy_sync_proxy_rules_nftables_sync_failures_total", node="n1")] == 0
+    for name in ("healthz", "livez"):
+        assert [found[at(f"kubeproxy_proxy_{name}_total", code=code)] for code in ("200", "503")] == [0, 0]
+    for source in ("nftables", "rtnetlink"):
+        assert found[at("svcnat_event_overruns_total", source=source)] == 0
+    for outcome in ("done", "failed"):
+        assert found[at("svcnat_reconcile_requests_total", outcome=outcome)] == 0
+
+
 def test_documented() -> None:
     """docs/metrics.md names every metric there is, and no other."""
     world = World()
