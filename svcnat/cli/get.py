@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help="wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADER:PATH,...",
     )
-    parser.add_argument("-w", "--watch", action="store_true", help="then go on, printing objects as they change")
+    parser.add_argument("-w", "--watch", action="store_true", help="then go on, printing each object that changes")
     parser.add_argument("--show-labels", action="store_true", help="add a column of labels")
     parser.add_argument("--no-headers", action="store_true", help="leave the line of column names out")
     parser.add_argument("--sort-by", metavar="PATH", help="sort by a field: .metadata.name")
@@ -92,7 +92,13 @@ def _print(options: argparse.Namespace, form: Format, blocks: Blocks, *, single:
             print(line)
         return
     resources = [resource for _, found in blocks for resource in found]
-    if resources or not single:
+    if options.watch and form.name != "custom-columns":
+        # A list would end before the first change: whoever reads on gets objects, from the first to the last.
+        for resource in resources:
+            if form.name == "yaml":
+                print("---")
+            session.print_formatted(form, [resource], single=True)
+    elif resources or not single:
         session.print_formatted(form, resources, single=single, headers=headers and not options.no_headers)
 
 

@@ -11,8 +11,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 
 from svcnat.cli import get
 from svcnat.kernel import netns
@@ -255,6 +257,29 @@ def test_watching_prints_changes(
     monkeypatch.setattr(get, "time", SimpleNamespace(sleep=sleep))
     assert cluster("get", "svc", "back-end", "-w").code == 130
     assert [text.split()[:1] for text in seen] == [["NAME"], [], ["back-end"], ["back-end"]]
+
+
+@pytest.mark.parametrize(
+    ("form", "read"),
+    [
+        ("yaml", lambda text: list(yaml.safe_load_all(text))),
+        ("json", lambda text: json.loads("[" + text.replace("\n}\n{", "\n},{") + "]")),
+    ],
+)
+def test_watching_gives_programs_objects(
+    cluster: Run, monkeypatch: pytest.MonkeyPatch, form: str, read: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    """As with kubectl: no list, which would end before the first change, but one document for each object."""
+
+    def sleep(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(get, "time", SimpleNamespace(sleep=sleep))
+    cluster("apply", "-f", "service-definition.yml")
+    watched = cluster("get", "svc", "-w", "-o", form)
+    assert watched.code == 130
+    assert [each["metadata"]["name"] for each in read(watched.out)] == ["kubernetes", "back-end"]
+    assert cluster("get", "svc", "-w", "-o", "jsonpath={.metadata.name}").out == "kubernetesback-end"
 
 
 def test_describing_a_service(cluster: Run) -> None:
