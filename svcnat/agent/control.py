@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterable
 from hashlib import blake2s
 from itertools import starmap
@@ -22,6 +23,7 @@ from svcnat.errors import EndedError, KernelError, PrivilegeError
 from svcnat.kernel import lock, netns, unix
 
 _PATIENCE = 60.0  # seconds: a first pass over many services may be under way
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 _ENDED = "the agent ended before it answered; the rules stay as they are"
 GROUP = "svcnat"
 """Whoever is in this group of the system may talk to an agent."""
@@ -201,8 +203,19 @@ class Client:
             return self.receive()
         except ConnectionError as error:
             raise EndedError(_ENDED) from error
+        except TimeoutError as error:
+            raise KernelError(
+                f"the agent (pid {self._pid()}) has not answered for {self._socket.gettimeout():g} seconds: "
+                "it hangs, or has too much to do; the rules stay as they are"
+            ) from error
         except OSError as error:
             raise KernelError(f"the agent does not answer: {error.strerror or error}") from error
+
+    def _pid(self) -> int:
+        """Of the process that listens; 0 if it is in another PID namespace (unix(7), SO_PEERCRED)."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid: int = _CREDENTIALS.unpack(credentials)[0]
+        return pid
 
     def receive(self, patience: float | None = None) -> Answer:
         """Wait for the next answer, for `patience` seconds if that is given.

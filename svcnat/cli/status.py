@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from svcnat.cli import session
 from svcnat.cli.ages import human_duration
-from svcnat.cli.formats import as_json, parse_format
+from svcnat.cli.formats import as_json, as_yaml, parse_format
 from svcnat.cli.terminal import aligned, counted
 
 if TYPE_CHECKING:
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``status``."""
     session.add_following_flags(parser)
-    parser.add_argument("-o", "--output", default="", metavar="FORMAT", help="json")
+    parser.add_argument("-o", "--output", default="", metavar="FORMAT", help="json or yaml")
 
 
 def run(options: argparse.Namespace) -> int:
     """Say how things are; 0 if they are as they should be."""
     from svcnat import api
 
-    form = parse_format(options.output, ("", "json"))
+    form = parse_format(options.output, ("", "json", "yaml"))
     what = session.following(options, netns=options.netns)
     state = api.status(what)
     good = not state.troubles and all(_is_good(target) for target in state.targets)
-    if form.name == "json":
+    if form.is_table:
+        print("\n".join(line.rstrip() for line in aligned([*_rows(state)])))
+    else:
         import msgspec
 
-        print(as_json({**msgspec.to_builtins(state), "equal": good}), end="")
-    else:
-        print("\n".join(line.rstrip() for line in aligned([*_rows(state)])))
+        written = as_json if form.name == "json" else as_yaml
+        print(written({**msgspec.to_builtins(state), "equal": good}), end="")
     return 0 if good else 1
 
 

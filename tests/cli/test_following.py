@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cli.conftest import Result
 
@@ -58,3 +60,18 @@ def test_the_status_has_no_trailing_blanks(agent: Run, tmp_path: Path) -> None:
     agent("cleanup")
     told = agent("status")
     assert (told.code, "not equal to the objects: " in told.out) == (1, True)
+
+
+@pytest.mark.packets
+def test_the_status_for_programs(agent: Run, tmp_path: Path) -> None:
+    """JSON and YAML say the same, and whether all is well in one word, as the exit code does."""
+    assert agent("apply", "-f", str(tmp_path / "db.yml")).code == 0
+    told = agent("status", "-o", "json"), agent("status", "-o", "yaml")
+    assert [each.code for each in told] == [0, 0]
+    as_json, as_yaml = json.loads(told[0].out), yaml.safe_load(told[1].out)
+    assert as_json["equal"] is True
+    assert {**as_json, "uptime": 0} == {**as_yaml, "uptime": 0}
+    agent("cleanup")
+    told = agent("status", "-o", "json"), agent("status", "-o", "yaml")
+    assert [each.code for each in told] == [1, 1]
+    assert (json.loads(told[0].out)["equal"], yaml.safe_load(told[1].out)["equal"]) == (False, False)
