@@ -35,14 +35,14 @@ Respond = Callable[["web.BaseRequest"], Awaitable["web.StreamResponse"]]
 _everywhere: set[_Connection] = set()  # what all listeners of this process have open
 
 
-def listen(address: str, port: int) -> socket.socket:
-    """A listening socket of the thread's network namespace, on that address of its family alone."""
+def listen(address: str, port: int, *, both: bool = False) -> socket.socket:
+    """A listening socket of the thread's network namespace, on that address; ``::`` is IPv4's, too, if `both` are."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         server.bind((address, port))
         server.listen(_BACKLOG)  # with SO_REUSEADDR it is this that finds a port in use
     except OSError:

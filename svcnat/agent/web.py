@@ -129,7 +129,8 @@ class _Page:
     def __init__(self, answer: Callable[[str], Awaitable[web.Response]], paths: frozenset[str], place: Bind) -> None:
         self.paths = paths
         self._answer = answer
-        self._listener = Listener(listen(place.address, place.port), self._respond, _log)
+        # Of two families a configuration cannot name two addresses: the one that is all of them is of both.
+        self._listener = Listener(listen(place.address, place.port, both=True), self._respond, _log)
         self.start, self.close = self._listener.start, self._listener.close
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:

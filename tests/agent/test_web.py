@@ -163,6 +163,19 @@ def test_addresses_follow_the_configuration(run: Run) -> None:
     run(work())
 
 
+def test_all_addresses(run: Run) -> None:
+    """One address is all that a configuration names: [::] answers both families, 0.0.0.0 its own."""
+
+    async def work() -> None:
+        world = World()
+        async with world.pages:
+            for every, answers in (("::", [200, 200]), ("0.0.0.0", [200, "ConnectionRefusedError"])):
+                assert await world.pages.update(None, Bind(every, 10256)) == ()
+                assert [await code(Bind(each, 10256), "/livez") for each in ("127.0.0.1", "::1")] == answers
+
+    run(work())
+
+
 def test_a_port_in_use(run: Run) -> None:
     """A warning and not the agent's end; the rest is served, and the next update tries again."""
 
