@@ -25,6 +25,7 @@ from svcnat.model.located import located
 from svcnat.model.manifests import load
 from svcnat.model.objects import Endpoints, EndpointSlice, Pod, Resource
 from svcnat.store import events
+from svcnat.store.connections import file_id
 from svcnat.store.folder import read_sources
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
@@ -112,7 +113,7 @@ class StateFile:
         """
         self.close()
         self._config = config
-        if self.identity and not Path(self.follows).exists():
+        if self.identity and file_id(Path(self.follows)) is None:
             raise StoreError(f"{self.follows}: the state file is gone; restore a backup, or apply to start afresh")
         if self.identity and _is_empty(self.follows):
             raise StoreError(f"{self.follows}: the state file is empty; restore a backup, or remove it to start afresh")
