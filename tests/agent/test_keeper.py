@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from svcnat.agent.desired import Desired, Identity
 from svcnat.agent.keeper import Keeper
 from svcnat.agent.targets import Target
-from svcnat.errors import BusyError, ConflictError, MissingError
+from svcnat.errors import BusyError, ConflictError, KernelError, MissingError
 from svcnat.kernel import netns
 from svcnat.kernel.conntrack import Conntrack
 from svcnat.kernel.libnftables import Libnftables
@@ -37,6 +37,7 @@ class House:
         self.desired = Desired()
         self.touched: set[Identity] = set()
         self.keeper: Keeper | None = None
+        self.tracker: Callable[[str | None], Conntrack] = Conntrack
 
     def close(self) -> None:
         self.leave()
@@ -50,6 +51,7 @@ class House:
             identity=identity,
             force=force,
             opener=self.faults.opener,
+            tracker=self.tracker,
             clock=lambda: self.now,
         )
 
@@ -439,3 +441,49 @@ def test_flows_that_cannot_be_ended_are_warned_of(house: House) -> None:
     house.put("a", C, removal="terminate")
     written = keeper.follow(house.desired, house.touched)
     assert [each for each in written.warnings if "until they expire" in each]
+
+
+def test_connection_tracking_is_opened_once_and_after_a_failure_anew(house: House) -> None:
+    """Closing its socket would wait for the kernel to destroy what the last commit removed: so none is, at a change."""
+    opened: list[Unsteady] = []
+
+    def tracker(where: str | None) -> Conntrack:
+        opened.append(Unsteady(where))
+        return opened[-1]
+
+    house.tracker = tracker
+    house.put("a", A, protocol="UDP")
+    keeper = house.enter()
+    for number in range(6):
+        house.client(kind=socket.SOCK_DGRAM)
+        house.put("a", (A, B)[number % 2], protocol="UDP")
+        house.follow()
+        assert set(house.flows()) <= {(A, B)[number % 2]}
+    assert len(opened) == 1
+    opened[0].broken = True
+    house.put("a", C, protocol="UDP")
+    written = keeper.follow(house.desired, house.touched)
+    assert [each for each in written.warnings if "until they expire" in each]
+    house.client(kind=socket.SOCK_DGRAM)
+    house.put("a", A, protocol="UDP")
+    house.follow()
+    assert set(house.flows()) <= {A}
+    assert len(opened) == 2
+    house.leave()
+    assert [each.closed for each in opened] == [1, 1]
+
+
+class Unsteady(Conntrack):
+    """Connection tracking that does not answer any more when a test says so."""
+
+    broken = False
+    closed = 0
+
+    def count(self) -> int:
+        if self.broken:
+            raise KernelError("connection tracking: no buffer space available")
+        return super().count()
+
+    def close(self) -> None:
+        self.closed += 1
+        super().close()
