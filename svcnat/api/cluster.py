@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -12,7 +13,7 @@ from svcnat.agent.control import Client, Reconcile, socket_of_state
 from svcnat.agent.report import Report
 from svcnat.agent.targets import Target
 from svcnat.api.configured import DEFAULT_STATE, LAB_BRINGS_ITS_OWN, configuration, node_name, open_store
-from svcnat.api.edits import Changed, Edits
+from svcnat.api.edits import Changed, Edits, Place
 from svcnat.api.news import News
 from svcnat.controllers.claims import asks
 from svcnat.errors import Finding, KernelError, ManifestError, SvcnatError, UnfollowedError, UsageError
@@ -28,6 +29,9 @@ from svcnat.store.transaction import Outcome, Transaction
 if TYPE_CHECKING:
     from svcnat.api.followers import Followers
     from svcnat.ruleset.plan import Plan
+
+_LOOK_SECONDS = 0.2  # between two looks, if no agent tells of changes
+_TOLD_SECONDS = 5.0  # if one does, in case that it hangs
 
 
 class Cluster(Edits):
@@ -174,6 +178,45 @@ class Cluster(Edits):
     def news(self) -> News:
         """How to learn that the objects changed: see :class:`~svcnat.api.news.News`."""
         return News(socket_of_state(self._store.path))
+
+    def wait_for(
+        self,
+        wanted: Iterable[Place],
+        met: Callable[[Resource | None], bool],
+        seconds: float,
+        told: Callable[[Place, Resource | None], None] = lambda *_: None,
+        look: Callable[[Snapshot, Place], Resource | None] = lambda snapshot, place: snapshot.get(*place),
+    ) -> tuple[Place, ...]:
+        """Wait, at most so many seconds, until all objects, named as (type, namespace, name), have `met` something.
+
+        It is asked at least once of each, with None for one that is not there (which `look` finds out); `told` is
+        called when one has met it. The answer is those that have not. If an agent makes the rules, they have followed.
+        """
+        end = time.monotonic() + seconds
+        left, revision = list(wanted), -1
+        with self.news() as news:
+            while True:
+                with self.read() as snapshot:
+                    if snapshot.revision != revision:
+                        revision = snapshot.revision
+                        found = [(place, look(snapshot, place)) for place in left]
+                        done = {place for place, resource in found if met(resource)}
+                        left = [place for place in left if place not in done]
+                    else:
+                        found, done = [], set()
+                for place, resource in found:
+                    if place in done:
+                        told(place, resource)
+                rest = end - time.monotonic()
+                if not left or rest <= 0:
+                    break
+                if not news.wait(min(rest, _TOLD_SECONDS)):
+                    time.sleep(min(rest, _LOOK_SECONDS))
+        with contextlib.suppress(SvcnatError):  # whoever may only read waits for the objects alone
+            if agent := self._agent():
+                with agent:
+                    self._have_followed(agent)
+        return tuple(left)
 
     def _require(self) -> None:
         if agent := self._agent():

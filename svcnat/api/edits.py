@@ -20,6 +20,9 @@ from svcnat.model.kinds import BY_NAME
 from svcnat.model.objects import Namespace, Node, ObjectMeta, Resource
 from svcnat.store.transaction import Outcome, Transaction, require_version
 
+Place = tuple[type[Resource], str, str]
+"""Type, namespace and name of an object."""
+
 
 @dataclass(frozen=True, slots=True)
 class Changed:
@@ -34,7 +37,7 @@ class Edits:
 
     def label(
         self,
-        wanted: Iterable[tuple[type[Resource], str, str]],
+        wanted: Iterable[Place],
         labels: Marks,
         *,
         overwrite: bool = False,
@@ -58,7 +61,7 @@ class Edits:
 
     def annotate(
         self,
-        wanted: Iterable[tuple[type[Resource], str, str]],
+        wanted: Iterable[Place],
         annotations: Marks,
         *,
         overwrite: bool = False,
@@ -84,7 +87,7 @@ class Edits:
 
     def scale(
         self,
-        wanted: Iterable[tuple[type[Resource], str, str]],
+        wanted: Iterable[Place],
         replicas: int,
         *,
         current: int | None = None,
@@ -100,7 +103,7 @@ class Edits:
         """
         return self._edit(wanted, lambda _, resource: scaled(resource, replicas, current), dry_run=dry_run)
 
-    def restart(self, wanted: Iterable[tuple[type[Resource], str, str]], now: str, *, dry_run: bool = False) -> Changed:
+    def restart(self, wanted: Iterable[Place], now: str, *, dry_run: bool = False) -> Changed:
         """Have all Pods of objects, named as (type, namespace, name), made anew as a rollout; `now` is RFC 3339.
 
         Raises:
@@ -113,7 +116,7 @@ class Edits:
 
     def patch(
         self,
-        wanted: Iterable[tuple[type[Resource], str, str]],
+        wanted: Iterable[Place],
         patch: dict[str, Any],
         *,
         strategic: bool = True,
@@ -134,7 +137,7 @@ class Edits:
             wanted, lambda _, resource: patched(resource, patch, strategic=strategic, status=status), dry_run=dry_run
         )
 
-    def pause(self, wanted: Iterable[tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
+    def pause(self, wanted: Iterable[Place], *, dry_run: bool = False) -> Changed:
         """Have the templates of Deployments, named as (type, namespace, name), change without consequence for now.
 
         Raises:
@@ -145,13 +148,11 @@ class Edits:
         """
         return self._edit(wanted, lambda _, resource: paused(resource), dry_run=dry_run)
 
-    def resume(self, wanted: Iterable[tuple[type[Resource], str, str]], *, dry_run: bool = False) -> Changed:
+    def resume(self, wanted: Iterable[Place], *, dry_run: bool = False) -> Changed:
         """Let the rollouts of paused Deployments, named as (type, namespace, name), go on; errors as :meth:`pause`."""
         return self._edit(wanted, lambda _, resource: resumed(resource), dry_run=dry_run)
 
-    def undo(
-        self, wanted: Iterable[tuple[type[Resource], str, str]], revision: int = 0, *, dry_run: bool = False
-    ) -> Changed:
+    def undo(self, wanted: Iterable[Place], revision: int = 0, *, dry_run: bool = False) -> Changed:
         """Give objects, named as (type, namespace, name), the template of a `revision`, by default of the one before.
 
         Raises:
@@ -176,7 +177,7 @@ class Edits:
 
     def _edit(
         self,
-        wanted: Iterable[tuple[type[Resource], str, str]],
+        wanted: Iterable[Place],
         edit: Callable[[Transaction, Resource], Resource],
         *,
         dry_run: bool,

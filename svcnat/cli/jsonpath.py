@@ -127,7 +127,7 @@ class Template:
                 case str():
                     pieces.append(part)
                 case Path():
-                    pieces.append(" ".join(map(_text, part.values(item))))
+                    pieces.append(" ".join(map(plain_text, part.values(item))))
                 case (path, body):
                     pieces += [body.apply(element) for element in path.values(item)]
         return "".join(pieces)
@@ -215,7 +215,7 @@ def _unquote(literal: str) -> str:
     return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), literal[1:-1], flags=re.DOTALL)
 
 
-def _text(value: Any) -> str:
+def plain_text(value: Any) -> str:
     """A value as kubectl's JSONPath prints it: text bare, the rest as JSON."""
     if isinstance(value, str):
         return value

@@ -101,10 +101,9 @@ def run(
 def _found(snapshot: Snapshot, places: Sequence[Place]) -> list[Resource]:
     found = []
     for place in places:
-        kind = BY_NAME[place[0].__name__]
-        resource = references.named(snapshot, kind, *place[1:])
+        resource = references.at(snapshot, place)
         if resource is None:
-            raise NotFoundError(f"{kind.quote(place[2])} not found")
+            raise NotFoundError(f"{BY_NAME[place[0].__name__].quote(place[2])} not found")
         found.append(resource)
     return found
 

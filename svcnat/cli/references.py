@@ -104,6 +104,11 @@ def named(snapshot: Snapshot, kind: Kind, namespace: str, name: str) -> Resource
     return snapshot.get(kind.type, namespace if kind.namespaced else "", name)
 
 
+def at(snapshot: Snapshot, place: Place) -> Resource | None:
+    """One object by its type, or None."""
+    return named(snapshot, BY_NAME[place[0].__name__], *place[1:])
+
+
 def _namespaces(snapshot: Snapshot) -> list[Resource]:
     """Every namespace: they exist by being named, whether or not somebody declared them."""
     declared = {namespace.metadata.name: namespace for namespace in snapshot.list(Namespace)}

@@ -38,6 +38,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("cordon", "cordon", "Objects", "have no more pods placed on nodes"),
     Verb("uncordon", "uncordon", "Objects", "have pods placed on nodes again"),
     Verb("get", "get", "Objects", "list objects"),
+    Verb("wait", "wait", "Objects", "wait until objects have met a condition"),
     Verb("describe", "describe", "Objects", "show objects in full, with their endpoints and counters"),
     Verb("logs", "logs", "Objects", "print what a container of a lab's pod said"),
     Verb("exec", "lab_exec", "Objects", "run a command in a pod of a lab: POD -- CMD", command=True),

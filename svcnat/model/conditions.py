@@ -6,8 +6,9 @@ What a condition says, and when its time changes, is decided by those who write 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from svcnat.model.objects import Condition
+from svcnat.model.objects import Condition, Resource
 
 
 def condition_of(conditions: Iterable[Condition], kind: str) -> Condition | None:
@@ -19,6 +20,21 @@ def is_true(conditions: Iterable[Condition], kind: str) -> bool:
     """Tell whether the condition of a type is there, and True."""
     found = condition_of(conditions, kind)
     return found is not None and found.status == "True"
+
+
+def has_condition(resource: Resource, kind: str, status: str) -> bool:
+    """Tell whether an object's condition has a status, and is about the object as it is now; small letters will do.
+
+    Source: ``checkCondition`` of k8s.io/kubectl's ``wait``.
+    """
+    about: Any = getattr(resource, "status", None)
+    for each in getattr(about, "conditions", ()):
+        if each.type.casefold() == kind.casefold():
+            observed = each.observed_generation
+            observed = getattr(about, "observed_generation", None) if observed is None else observed
+            current: bool = observed is None or observed >= (resource.metadata.generation or 0)
+            return current and bool(each.status.casefold() == status.casefold())
+    return False
 
 
 def with_condition(conditions: Iterable[Condition], new: Condition) -> list[Condition]:
