@@ -27,6 +27,7 @@ from svcnat.store.sqlite import Store
 from svcnat.store.transaction import Outcome, Transaction
 
 if TYPE_CHECKING:
+    from svcnat.api.differences import Differences
     from svcnat.api.followers import Followers
     from svcnat.ruleset.plan import Plan
 
@@ -250,26 +251,29 @@ class Cluster(Edits):
 
         return Followers(self._store, self._config, tuple(each for each in self._targets if not each.missing))
 
+    def diff(self, loaded: Loaded) -> Differences:
+        """What :meth:`apply` would change, of the objects and of the rules; nothing is written, the file is only read.
+
+        Raises:
+            ManifestError: every object that cannot be.
+
+        """
+        from svcnat.api.differences import differences
+
+        with located(loaded.manifests):
+            return differences(
+                self._store,
+                self._followers(),
+                lambda transaction: _each(
+                    transaction, loaded, lambda transaction, manifest: transaction.apply(manifest.document)
+                ),
+            )
+
     def _change_all(
         self, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome], *, dry_run: bool
     ) -> Changed:
-        # What is asked for is claimed before anything is given away, in one transaction as in one set of manifests.
-        order = sorted(loaded.manifests, key=lambda manifest: not asks(manifest.resource))
-
-        def run(transaction: Transaction) -> list[Outcome]:
-            outcomes: dict[str, Outcome] = {}
-            findings: list[Finding] = []
-            for manifest in order:
-                try:
-                    outcomes[subject(manifest.resource)] = verb(transaction, manifest)
-                except ManifestError as error:
-                    findings += error.findings
-            if findings:
-                raise ManifestError(findings)
-            return [outcomes[subject(manifest.resource)] for manifest in loaded.manifests]
-
         with located(loaded.manifests):
-            return self._change(run, dry_run=dry_run)
+            return self._change(lambda transaction: _each(transaction, loaded, verb), dry_run=dry_run)
 
     def _change(self, run: Callable[[Transaction], list[Outcome]], *, dry_run: bool) -> Changed:
         if dry_run:
@@ -283,3 +287,18 @@ class Cluster(Edits):
             return Changed(tuple(outcomes), self.follow())
         except SvcnatError as error:
             raise UnfollowedError(error, outcomes) from error
+
+
+def _each(transaction: Transaction, loaded: Loaded, verb: Callable[[Transaction, Manifest], Outcome]) -> list[Outcome]:
+    """Do the same to each object, in their order, and raise every finding."""
+    outcomes: dict[str, Outcome] = {}
+    findings: list[Finding] = []
+    # What is asked for is claimed before anything is given away, in one transaction as in one set of manifests.
+    for manifest in sorted(loaded.manifests, key=lambda manifest: not asks(manifest.resource)):
+        try:
+            outcomes[subject(manifest.resource)] = verb(transaction, manifest)
+        except ManifestError as error:
+            findings += error.findings
+    if findings:
+        raise ManifestError(findings)
+    return [outcomes[subject(manifest.resource)] for manifest in loaded.manifests]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from svcnat.agent import ownership
@@ -15,8 +16,10 @@ from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.model.labels import SERVICE_LABEL, ZONE_LABEL
 from svcnat.model.objects import EndpointSlice, Node, Service
-from svcnat.ruleset.compile import backend_keys
+from svcnat.ruleset.compile import backend_keys, compile_plan
+from svcnat.ruleset.nouns import Ruleset
 from svcnat.ruleset.plan import Plan, Settings, plan, plan_service
+from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
 
 
@@ -48,7 +51,15 @@ class Followers:
 
     def plans(self) -> list[tuple[Target, Plan]]:
         """What the objects ask of each target, now."""
-        return [(target, self._plan(target, look(target.netns, self.config))) for target in self.targets]
+        return [(target, self._plan(target, host)) for target, host in self.hosts().items()]
+
+    def hosts(self) -> dict[Target, Host]:
+        """What the host of each target looks like."""
+        return {target: look(target.netns, self.config) for target in self.targets}
+
+    def rulesets(self, snapshot: Snapshot, hosts: Mapping[Target, Host]) -> dict[Target, Ruleset]:
+        """The rules that the objects of a snapshot ask for, whatever is in the kernel."""
+        return {target: compile_plan(self._planned(snapshot, target, host)) for target, host in hosts.items()}
 
     def connections(self, service: Service) -> dict[tuple[str, int], int | None]:
         """How many connections each endpoint got through a Service."""
@@ -56,9 +67,10 @@ class Followers:
             slices = snapshot.labelled(
                 EndpointSlice, service.metadata.namespace, {SERVICE_LABEL: service.metadata.name}
             )
+            settings = {target: self._settings(snapshot, target, host) for target, host in self.hosts().items()}
         counted: dict[tuple[str, int], int | None] = {}
         for target in self.targets:
-            ports = plan_service(service, slices, self._settings(target, look(target.netns, self.config)))
+            ports = plan_service(service, slices, settings[target])
             with Namespace(target.netns) as namespace:
                 for port in ports:
                     for part in backend_keys(port):
@@ -70,11 +82,13 @@ class Followers:
 
     def _plan(self, target: Target, host: Host) -> Plan:
         with self.store.read() as snapshot:
-            services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
-        return plan(services, slices, self._settings(target, host))
+            return self._planned(snapshot, target, host)
 
-    def _settings(self, target: Target, host: Host) -> Settings:
-        with self.store.read() as snapshot:
-            node = snapshot.get(Node, "", target.node)
+    def _planned(self, snapshot: Snapshot, target: Target, host: Host) -> Plan:
+        services, slices = snapshot.list(Service), snapshot.list(EndpointSlice)
+        return plan(services, slices, self._settings(snapshot, target, host))
+
+    def _settings(self, snapshot: Snapshot, target: Target, host: Host) -> Settings:
+        node = snapshot.get(Node, "", target.node)
         zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
         return settings_for(self.config, host, target.node, zone)

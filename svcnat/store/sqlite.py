@@ -12,7 +12,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -151,6 +151,22 @@ class Store:
             if not dry_run:
                 self._require_file()  # What is written to a file that nobody will see again is not saved.
                 connection.execute("COMMIT")
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[tuple[Snapshot, Transaction]]:
+        """Give the objects as they are, and a World to change, on copies in memory: the file is only read.
+
+        Raises:
+            StoreError: the file is damaged or cannot be read.
+
+        """
+        with reporting(self.path), closing(_in_memory()) as now, closing(_in_memory()) as then:
+            with self._connection() as connection:
+                connection.backup(now)
+            now.backup(then)
+            then.execute("BEGIN")
+            changed = Transaction(then, self._ranges, self._clock, self._randbelow, graceful=self._graceful)
+            yield Snapshot(now), changed
 
     def watch(self) -> Watch:
         """Return what notices commits, of whomever, and that another file took this one's place; close it as well.
@@ -305,6 +321,10 @@ class Store:
                 (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         if mode != "wal":
             raise StoreError(f"{self.path}: this file system cannot hold a write-ahead log; use a local disk")
+
+
+def _in_memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None)
 
 
 def _identity(connection: sqlite3.Connection) -> str:
