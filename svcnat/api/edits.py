@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from svcnat.agent.report import Report
+from svcnat.controllers.exposing import Exposure, exposed
 from svcnat.controllers.marking import Marks, annotated, labelled
 from svcnat.controllers.node_lifecycle import with_scheduling
 from svcnat.controllers.patching import patched
@@ -137,6 +138,22 @@ class Edits:
             wanted, lambda _, resource: patched(resource, patch, strategic=strategic, status=status), dry_run=dry_run
         )
 
+    def expose(self, wanted: Iterable[Place], exposure: Exposure, *, dry_run: bool = False) -> Changed:
+        """Create a Service for each Pod, Service, Deployment or ReplicaSet, named as (type, namespace, name).
+
+        Raises:
+            NotFoundError: one does not exist; nothing was created.
+            ConflictError: there is a Service of that name.
+            UsageError: one is of another kind, or it has no port or no selector, and `exposure` says none.
+            ManifestError: the Service is wrong.
+
+        """
+
+        def run(transaction: Transaction) -> list[Outcome]:
+            return [transaction.create(exposed(_live(transaction, place), exposure)) for place in wanted]
+
+        return self._change(run, dry_run=dry_run)
+
     def pause(self, wanted: Iterable[Place], *, dry_run: bool = False) -> Changed:
         """Have the templates of Deployments, named as (type, namespace, name), change without consequence for now.
 
@@ -185,13 +202,8 @@ class Edits:
     ) -> Changed:
         def run(transaction: Transaction) -> list[Outcome]:
             outcomes = []
-            for kind, namespace, name in wanted:
-                live = transaction.get(kind, namespace, name)
-                if live is None and kind is Namespace and name in transaction.namespaces():
-                    # Nobody declared it, but it is there: what is said of it, it remembers.
-                    live = transaction.create(Namespace(metadata=ObjectMeta(name=name))).resource
-                if live is None:
-                    raise NotFoundError(f"{BY_NAME[kind.__name__].quote(name)} not found")
+            for place in wanted:
+                live = _live(transaction, place)
                 require_version(live, version)
                 edited = edit(transaction, live)
                 outcomes.append(Outcome(live, "unchanged") if edited is live else transaction.replace(edited))
@@ -201,3 +213,14 @@ class Edits:
 
     def _change(self, run: Callable[[Transaction], list[Outcome]], *, dry_run: bool) -> Changed:
         raise NotImplementedError
+
+
+def _live(transaction: Transaction, place: Place) -> Resource:
+    kind, namespace, name = place
+    live = transaction.get(kind, namespace, name)
+    if live is None and kind is Namespace and name in transaction.namespaces():
+        # Nobody declared it, but it is there: what is said of it, it remembers.
+        live = transaction.create(Namespace(metadata=ObjectMeta(name=name))).resource
+    if live is None:
+        raise NotFoundError(f"{BY_NAME[kind.__name__].quote(name)} not found")
+    return live

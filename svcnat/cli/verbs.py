@@ -28,6 +28,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("delete", "delete", "Objects", "delete objects by manifest, name or label"),
     Verb("scale", "scale", "Objects", "set how many pods a deployment, replicaset or statefulset has"),
     Verb("patch", "patch", "Objects", "change fields of objects, or of their status"),
+    Verb("expose", "expose", "Objects", "make a Service for a pod, deployment or service"),
     Verb("label", "label", "Objects", "set labels of objects, or remove them"),
     Verb("annotate", "annotate", "Objects", "set annotations of objects, or remove them: weights, drain"),
     Verb("rollout status", "rollout_status", "Objects", "wait until a rollout is done"),
