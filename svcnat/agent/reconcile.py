@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from svcnat.agent.report import Report
 from svcnat.errors import KernelError, StaleError, TooLargeError
-from svcnat.kernel.nfnetlink import following
 from svcnat.kernel.nftables import Namespace
 from svcnat.ruleset import farewell, regrowth
 from svcnat.ruleset.diff import Change, Outline, diff, forget
@@ -55,10 +54,8 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False, dis
                 raise
             continue
         swept = dry_run or _finish(writing, needed, change)
-        after = namespace.generation()
-        for _ in range(writing.commits):
-            before = following(before)
-        return Report(change, after, warnings, have, interrupted=after != before, swept=swept, going=going)
+        generation = namespace.generation()
+        return Report(change, generation, warnings, have, before, writing.commits, swept=swept, going=going)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 

@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 class Report:
     """What a pass did, or with a dry run would do; ``generation`` is the kernel's ruleset id after it.
 
-    ``warnings``: what the host lacks for its services, a line each. ``interrupted``: somebody else committed meanwhile,
-    to whatever table: only another pass can tell whether the rules are still what this one left. ``had``: what was
-    there before; ``swept``: what nothing needs is gone. ``going``: what is to be taken away when its flows have ended
-    (:mod:`svcnat.ruleset.farewell`).
+    ``warnings``: what the host lacks for its services, a line each. ``had``: what was there before, at the generation
+    ``since``; after that the pass made so many ``commits``, and if the generation says that there were more, others
+    made them, to whatever tables. ``swept``: what nothing needs is gone. ``going``: what is to be taken away when its
+    flows have ended (:mod:`svcnat.ruleset.farewell`).
     """
 
     change: Change
     generation: int
     warnings: tuple[str, ...] = ()
     had: Mapping[Family, Outline] = field(default_factory=dict)
-    interrupted: bool = False
+    since: int = 0
+    commits: int = 0
     swept: bool = True
     going: Change = field(default_factory=dict)
 

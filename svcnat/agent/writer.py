@@ -19,7 +19,7 @@ from svcnat.errors import BusyError, KernelError, PrivilegeError, StaleError, To
 from svcnat.kernel import process
 from svcnat.kernel.batch import elements_only
 from svcnat.kernel.events import Commit, Overrun, RulesetEvents
-from svcnat.kernel.nfnetlink import following
+from svcnat.kernel.nfnetlink import following, is_newer
 from svcnat.kernel.nftables import Namespace
 from svcnat.ruleset import farewell, nftables, regrowth
 from svcnat.ruleset.assembly import Assembly, Fragment
@@ -102,8 +102,7 @@ class Writer:
     def _is_next(self, event: Commit) -> bool:
         """True if a commit came after what is known; our own, and older ones, did not."""
         assert self.generation is not None
-        ahead = (event.generation - self.generation) % 2**32
-        if ahead == 0 or ahead >= 2**31:
+        if not is_newer(event.generation, self.generation):
             return False
         if event.generation != following(self.generation):
             self.generation, self._distrust = None, True  # what came between was lost
@@ -214,7 +213,7 @@ class Writer:
                 if not position or isinstance(error, StaleError):
                     raise
                 raise StaleError(f"a set cannot be replaced: {error}") from error
-            self.generation = generation if large or elements_only(step) else self._heard()
+            self.generation = generation if large or elements_only(step) else self.events.heard(self.generation)
 
     def _send(self, change: Change) -> int:
         """Commit a change, if the kernel holds what it was computed from; the answer is the generation after it."""
@@ -225,23 +224,6 @@ class Writer:
             raise StaleError("somebody else changed the rules")
         self.namespace.commit(nftables.render_change(change) or nftables.render_sweep(change))
         return following(self.generation)
-
-    def _heard(self) -> int | None:
-        """The generation after a commit of ours that was no compare-and-swap, as the events tell it.
-
-        None if somebody else touched our tables, too, or may have. Others, who never stop, keep a full pass from
-        reading: it is not for them.
-        """
-        known, ours = self.generation, 0
-        assert known is not None
-        for event in self.events.read():
-            if isinstance(event, Overrun):
-                return None
-            if event.generation == following(known):
-                known, ours = event.generation, ours + event.ours
-            elif 0 < (event.generation - known) % 2**32 < 2**31:
-                return None  # what came between was lost
-        return known if ours == 1 else None
 
     def _retrying(self, commit: Callable[[], int]) -> int:
         """Commit, again if others came before who left our tables alone."""
@@ -290,7 +272,7 @@ class Writer:
         if not nftables.render_sweep(change) or self.namespace.generation() != self.generation:
             return
         if sweep(self.namespace, change):
-            self.generation = self._heard()
+            self.generation = self.events.heard(self.generation)
             self._assembly.settle()
         elif self.namespace.generation() != self.generation:
             self.generation = None
@@ -298,22 +280,34 @@ class Writer:
     # --- full passes -----------------------------------------------------------------------------------------
 
     def _write_all(self, written: Written, wanted: dict[Identity, tuple[Fragment, ...]]) -> None:
-        """Read the tables, and make them equal, until nobody came between; `wanted` gets what is set apart."""
+        """Read the tables, and make them equal, until nobody came between; `wanted` gets what is set apart.
+
+        Nobody listens in the first round, which may write a lot. If others came then, whatever they did, the next one
+        has little to write, and listens: others who do not touch our tables, but never stop, do not disturb it.
+        """
         written.full = True
-        for _ in range(_ROUNDS):
-            report = self._pass(written, wanted)
+        for attempt in range(_ROUNDS):
+            if not attempt:
+                self.events.pause()
+            try:
+                report = self._pass(written, wanted)
+            finally:
+                if not attempt:
+                    self.events.resume()
             written.changes.append(report.change)
             self.going = [report.going] if report.going else []
             written.warnings += report.warnings
             self._assembly.adopt(report.had, report.change, swept=report.swept)
-            if not report.interrupted and self.namespace.generation() == report.generation:
-                self.generation, self._distrust = report.generation, False
-                written.swept = report.swept
+            if attempt:
+                self.generation = self.events.heard(report.since, report.commits)
+            elif self.namespace.generation() == following(report.since, report.commits):
+                self.generation = report.generation
+            if self.generation is not None:
+                self._distrust, written.swept = False, report.swept
                 return
-        raise StaleError("other programs keep changing nftables in this network namespace")
+        raise StaleError("other programs keep changing svcnat's tables in this network namespace")
 
     def _pass(self, written: Written, wanted: dict[Identity, tuple[Fragment, ...]]) -> Report:
-        self.events.pause()
         try:
             return reconcile(self.namespace, self._assembly.ruleset(), distrust=self._distrust)
         except _WHOLE:
@@ -321,8 +315,6 @@ class Writer:
         except KernelError as error:
             self._set_apart(error, written, wanted)
             return reconcile(self.namespace, self._assembly.ruleset(), distrust=self._distrust)
-        finally:
-            self.events.resume()
 
     def _set_apart(self, error: KernelError, written: Written, wanted: dict[Identity, tuple[Fragment, ...]]) -> None:
         """Find the Services because of which the kernel refuses everything, and go on without them.

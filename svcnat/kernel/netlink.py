@@ -162,14 +162,16 @@ class Connection:
             return None
         return answers[0] if answers else None
 
-    def dump(self, message: int, body: bytes) -> Iterator[memoryview]:
+    def dump(self, message: int, body: bytes, *, torn: bool = False) -> Iterator[memoryview]:
         """Ask for all objects of a kind; of each what follows the netlink header.
+
+        `torn`: whoever asks finds out by other means whether the answer is of one moment.
 
         Raises:
             StaleError: they changed meanwhile, so that the answer may be torn. Ask again.
 
         """
-        return self._ask(message, body, _DUMP)
+        return self._ask(message, body, _DUMP, torn=torn)
 
     def dump_whole(
         self, message: int, body: bytes, wanted: Callable[[memoryview], bool] | None = None
@@ -261,20 +263,20 @@ class Connection:
             case _:
                 return KernelError(f"{self._subject}: {reason}")
 
-    def _ask(self, message: int, body: bytes, flags: int) -> Iterator[memoryview]:
+    def _ask(self, message: int, body: bytes, flags: int, *, torn: bool = False) -> Iterator[memoryview]:
         self._finish()
         self._sequence += 1
         self._send(_message(message, flags | _REQUEST, self._sequence, body))
-        return self._answers(self._sequence)
+        return self._answers(self._sequence, torn=torn)
 
-    def _answers(self, asked: int) -> Iterator[memoryview]:
+    def _answers(self, asked: int, *, torn: bool) -> Iterator[memoryview]:
         while True:
             if self._sequence != asked:
                 raise RuntimeError("another question was asked while this answer was being read")
             for kind, flags, sequence, body in self._receive():
                 if sequence != asked:
                     continue  # an answer that arrived after its reader gave up
-                if flags & _INTERRUPTED:
+                if flags & _INTERRUPTED and not torn:
                     raise self.refusal(errno.EINTR)
                 if kind in (_ERROR, _DONE):
                     if number := _errno(body):

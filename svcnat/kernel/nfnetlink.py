@@ -43,14 +43,23 @@ class Connection:
         answer = self._netlink.get(message, NFGENMSG.pack(NFPROTO[family], 0, 0) + payload)
         return None if answer is None else attributes(answer[NFGENMSG.size :])
 
-    def dump(self, message: int, family: str, *, payload: bytes = b"") -> Iterator[Attributes]:
-        """Ask for all objects of a kind.
+    def dump(self, message: int, family: str) -> list[Attributes]:
+        """All objects of a kind, in whatever table.
 
         Raises:
-            StaleError: the ruleset changed meanwhile, so that the answer may be torn. Ask again.
+            StaleError: they change at every look.
 
         """
-        for answer in self._netlink.dump(message, NFGENMSG.pack(NFPROTO[family], 0, 0) + payload):
+        answers = self._netlink.dump_whole(message, NFGENMSG.pack(NFPROTO[family], 0, 0))
+        return [attributes(answer[NFGENMSG.size :]) for answer in answers]
+
+    def dump_in(self, message: int, family: str, payload: bytes) -> Iterator[Attributes]:
+        """Ask for all objects of a kind in the table that `payload` names.
+
+        The kernel calls an answer torn if anybody commits meanwhile, to whatever table. Where others never stop, only
+        events tell whether it is: that is the caller's business.
+        """
+        for answer in self._netlink.dump(message, NFGENMSG.pack(NFPROTO[family], 0, 0) + payload, torn=True):
             yield attributes(answer[NFGENMSG.size :])
 
     def transact(self, requests: Sequence[Request], generation: int) -> list[Refusal]:
@@ -76,6 +85,11 @@ class Connection:
         return int.from_bytes(answer[1], "big")
 
 
-def following(generation: int) -> int:
-    """The id after a commit: 0 is left out, since it stands for any (nft_base_seq)."""
-    return generation + 1 if generation < _LARGEST_GENERATION else 1
+def following(generation: int, commits: int = 1) -> int:
+    """The id after some commits: 0 is left out, since it stands for any (nft_base_seq)."""
+    return (generation + commits - 1) % _LARGEST_GENERATION + 1
+
+
+def is_newer(generation: int, other: int) -> bool:
+    """True if an id came after another one; ids begin anew after the last."""
+    return 0 < (generation - other) % 2**32 < 2**31

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 from collections.abc import Iterable, Iterator
 
 from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
 from svcnat.kernel import netns
 from svcnat.kernel.batch import batch
 from svcnat.kernel.elements import comment, counter, one_element, read_elements, read_verdict
+from svcnat.kernel.events import Overrun, RulesetEvents
 from svcnat.kernel.libnftables import Libnftables
 from svcnat.kernel.netlink import Attributes, attribute, attributes, nest, text, walk
-from svcnat.kernel.nfnetlink import GETCHAIN, GETRULE, GETSET, GETSETELEM, GETTABLE, Connection, following
+from svcnat.kernel.nfnetlink import GETCHAIN, GETRULE, GETSET, GETSETELEM, GETTABLE, Connection, following, is_newer
 from svcnat.ruleset.diff import Change, Outline
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import TABLE, ChainSignature, Data, Hook, Key, Set, Table
@@ -28,13 +30,14 @@ _EFFECTS = frozenset({"nat", "masq", "redir", "reject", "tproxy", "dup", "fwd", 
 _TABLE_DORMANT = 1
 _SET_COMMENT = 7  # NFTNL_UDATA_SET_COMMENT
 _DYNAMIC_MAXIMUM = 2**32 - 1
-_READS = 20  # a foreign commit every few milliseconds, twenty times in a row, is a fault of its own
+_READS = 20  # a foreign commit to our tables every few milliseconds, twenty times in a row, is a fault of its own
+_TOLD_SECONDS = 5.0  # for the kernel to tell of a commit whose generation it has already: a large one takes so long
 
 
 class Namespace:
     """svcnat's tables in one network namespace.
 
-    Two sockets are opened there and stay, so the methods work from any thread, one at a time.
+    Sockets are opened there and stay, so the methods work from any thread, one at a time.
     """
 
     def __init__(self, name_or_path: str | None = None) -> None:
@@ -50,12 +53,15 @@ class Namespace:
             try:
                 self._connection.generation()  # the first question tells whether we may ask at all
                 self._writer = Libnftables()
+                self._events = RulesetEvents()
+                self._events.pause()
             except BaseException:
                 self._connection.close()
                 raise
 
     def close(self) -> None:
         """Close the sockets."""
+        self._events.close()
         self._connection.close()
 
     def __enter__(self) -> Namespace:
@@ -113,18 +119,43 @@ class Namespace:
     def read(self, tables: Iterable[Table]) -> dict[Family, Outline]:
         """The outlines of those tables that exist; the declarations say how elements are to be read.
 
+        Others may go on changing tables of their own meanwhile: events tell whether they left these alone.
+
         Raises:
-            StaleError: others keep changing the ruleset, so that no consistent answer could be had.
+            StaleError: others keep changing these tables, so that no consistent answer could be had.
 
         """
         tables = tuple(tables)
-        for _ in range(_READS):
-            with contextlib.suppress(StaleError):
+        self._events.resume()
+        try:
+            for _ in range(_READS):
                 before = self.generation()
-                outlines = {table.family: outline for table in tables if (outline := self._outline(table)) is not None}
-                if self.generation() == before:
-                    return outlines
-        raise StaleError("another program keeps changing nftables in this network namespace")
+                with contextlib.suppress(StaleError, MissingError):  # a set may go while it is being read
+                    found = {table.family: outline for table in tables if (outline := self._outline(table)) is not None}
+                    if self._are_as_at(before):
+                        return found
+        finally:
+            self._events.pause()
+        raise StaleError("another program keeps changing svcnat's tables in this network namespace")
+
+    def _are_as_at(self, generation: int) -> bool:
+        """True if nobody has touched our tables since they were of this generation, as the events tell."""
+        now, known = self.generation(), generation
+        while True:
+            for event in self._events.read():
+                if isinstance(event, Overrun):
+                    return False
+                if event.ours and not is_newer(known, event.generation):
+                    return False
+                if is_newer(event.generation, known):
+                    if event.generation != following(known):
+                        return False  # what came between was lost
+                    known = event.generation
+            if not is_newer(now, known):
+                return True
+            # The generation moves before the kernel tells of it.
+            if not select.select([self._events], [], [], _TOLD_SECONDS)[0]:
+                return False
 
     def remembered(self, table: Table) -> dict[str, dict[Key, Data]]:
         """What packets have learned, by map; a map that is not there is left out."""
@@ -151,7 +182,7 @@ class Namespace:
     def about(self, family: Family) -> str:
         """The comment of the first rule of chain ``about``: who made this table; "" if there is none."""
         chain = attribute(1, text(TABLE)) + attribute(2, text("about"))
-        for rule in self._connection.dump(GETRULE, family, payload=chain):
+        for rule in self._connection.dump_in(GETRULE, family, chain):
             return comment(rule.get(7))
         return ""
 
@@ -182,7 +213,7 @@ class Namespace:
         )
 
     def _sets(self, family: Family) -> Iterator[tuple[str, tuple[str, int]]]:
-        for answer in self._connection.dump(GETSET, family, payload=attribute(1, text(TABLE))):
+        for answer in self._connection.dump_in(GETSET, family, attribute(1, text(TABLE))):
             signature = comment(answer.get(13), _SET_COMMENT).rpartition("#")[2]
             size = attributes(answer[9]).get(1) if 9 in answer else None
             yield _name(answer[2]), (signature, int.from_bytes(size, "big") if size else _DYNAMIC_MAXIMUM)
@@ -190,7 +221,7 @@ class Namespace:
     def _chains(self, family: Family) -> dict[str, ChainSignature]:
         ours = attribute(1, text(TABLE))
         rules: dict[str, list[str]] = {}
-        for answer in self._connection.dump(GETRULE, family, payload=ours):
+        for answer in self._connection.dump_in(GETRULE, family, ours):
             rules.setdefault(_name(answer[2]), []).append(f"{comment(answer.get(7))} {_effect(answer.get(4))}")
         return {
             name: ChainSignature(_hook(answer), tuple(rules.get(name, ())))
@@ -202,7 +233,7 @@ class Namespace:
     def _elements(self, family: Family, declared: Set) -> dict[Key, Data]:
         return {
             key: data
-            for answer in self._connection.dump(GETSETELEM, family, payload=_in_set(declared.name))
+            for answer in self._connection.dump_in(GETSETELEM, family, _in_set(declared.name))
             if 3 in answer
             for key, data in read_elements(declared, answer[3])
         }

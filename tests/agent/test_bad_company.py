@@ -298,6 +298,24 @@ def test_who_keeps_changing_other_tables_is_in_nobodys_way(folder: Path, store: 
     assert "table inet other" in rules(empty_netns)
 
 
+def test_who_keeps_changing_other_tables_stops_no_pass_over_everything(
+    folder: Path, state: Path, store: Store, empty_netns: str
+) -> None:
+    """An agent begins, repairs, and compares what is there, although nobody ever finds the ruleset quiet."""
+    for number in range(300):
+        web(store, number)
+    other = Meddler(empty_netns, "add table inet other; add chain inet other c", "delete table inet other", pause=0.001)
+    with other, Running(folder, empty_netns) as agent:
+        assert agent.in_step()
+        nft(empty_netns, "delete table ip svcnat")
+        until(lambda: agent.target.drift == 1 and agent.in_step(), "it is repaired")
+        assert agent.said("nft (pid")
+        assert svcnat("status", "--netns", empty_netns, "--state", state).returncode == 0
+        assert svcnat("status", "--netns", empty_netns, "-f", folder).returncode == 1, "not its objects"
+        assert not agent.said("keep changing")
+    assert not differences(state, empty_netns)
+
+
 def test_who_fights_over_our_tables_does_not_win(folder: Path, store: Store, empty_netns: str) -> None:
     """As long as it goes on, both write; requests are answered all the same, and at the end the rules are ours."""
     web(store, 1)

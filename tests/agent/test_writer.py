@@ -196,6 +196,40 @@ def test_a_change_of_structure_notices_somebody_else_too(desk: Desk) -> None:
     assert not desk.differs()
 
 
+def test_a_full_pass_waits_for_no_quiet_moment(desk: Desk) -> None:
+    """If others come in the first round, the second one listens: then their commits to other tables are no matter."""
+    desk.begin()
+    desk.stranger.commit(INSIDE)
+    desk.writer.interfered()
+    desk.faults.after_commit = [lambda: desk.stranger.commit(OUTSIDE)]
+    desk.faults.before_reading = [lambda: desk.stranger.commit("add table ip other; delete table ip other")] * 9
+    assert desk.write().full
+    assert desk.faults.reads == 2
+    assert desk.writer.generation == desk.namespace.generation()
+    assert not desk.differs()
+
+
+def test_a_full_pass_among_others_does_not_miss_who_touches_our_tables(desk: Desk) -> None:
+    """Between its reading and its commit, and right after that, in whichever round: it reads again."""
+    desk.begin()
+    others = ("10.96.0.11", "10.96.0.12")
+    desk.stranger.commit(INSIDE)
+    desk.writer.interfered()
+    desk.faults.before_commit = [
+        lambda: desk.stranger.commit(f"delete element ip svcnat cluster-ips {{ {others[0]} }}"),
+        lambda: desk.stranger.commit(OUTSIDE),
+    ]
+    desk.faults.after_commit = [
+        lambda: desk.stranger.commit(OUTSIDE),
+        lambda: desk.stranger.commit(f"delete element ip svcnat cluster-ips {{ {others[1]} }}"),
+    ]
+    desk.faults.commits.clear()
+    assert desk.write().full
+    assert len(desk.faults.commits) == 3, "one for each who touched them"
+    assert desk.writer.generation == desk.namespace.generation()
+    assert not desk.differs()
+
+
 def test_lost_events_make_a_difference_only_if_there_was_one(desk: Desk) -> None:
     """A listener that was overrun asks for the generation: only if that is not its own must it read the tables."""
     desk.begin()

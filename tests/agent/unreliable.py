@@ -27,7 +27,8 @@ class Faults:
     ``poison``: addresses that no element may name. ``refusals``: what the next commits end with, the first at the end.
     ``life``: so many questions and commands until the process dies, None: it lives; ``late``: after the last one was
     done. ``commits``: the change or script of every commit that the kernel took; ``reads``: how often the tables were
-    read. ``before_commit``, ``after_commit`` and ``before_remembering``: what happens then, the first at the end.
+    read. ``before_commit``, ``after_commit``, ``before_reading``, ``before_remembering``: what happens then, the first
+    at the end.
     """
 
     poison: set[str] = field(default_factory=set)
@@ -38,6 +39,7 @@ class Faults:
     reads: int = 0
     before_commit: list[Callable[[], None]] = field(default_factory=list)
     after_commit: list[Callable[[], None]] = field(default_factory=list)
+    before_reading: list[Callable[[], None]] = field(default_factory=list)
     before_remembering: list[Callable[[], None]] = field(default_factory=list)
 
     def opener(self, name_or_path: str | None) -> Namespace:
@@ -110,6 +112,7 @@ class Unreliable(Namespace):
 
     def read(self, tables: Iterable[Table]) -> dict[Family, Outline]:
         self._faults.reads += 1
+        _next(self._faults.before_reading)
         return self._faults.live(lambda: super(Unreliable, self).read(tables))
 
     def remembered(self, table: Table) -> dict[str, dict[Key, Data]]:

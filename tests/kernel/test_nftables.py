@@ -73,6 +73,57 @@ def test_what_is_read_back_is_what_was_sent(kernel) -> None:
     assert seen == outline(rules)
 
 
+class Interrupted(Namespace):
+    """A namespace in which something else is committed while each of the first tables is read."""
+
+    def __init__(self, where: str, *scripts: str) -> None:
+        super().__init__(where)
+        self.scripts = list(scripts)
+
+    def _elements(self, family, declared):
+        found = super()._elements(family, declared)
+        if self.scripts:
+            super().commit(self.scripts.pop(0))
+        return found
+
+
+def test_others_may_change_tables_of_their_own_while_ours_are_read(empty_netns, kernel) -> None:
+    """However often they do, one reading is enough."""
+    rules = rules_for("10.244.0.1", "10.244.0.2")
+    kernel.commit(render(rules))
+    sets = sum(len(table.sets) for table in rules.values())
+    scripts = ["add table ip other", *["add chain ip other c", "delete chain ip other c"] * sets]
+    with Interrupted(empty_netns, *scripts) as busy:
+        assert busy.read(rules.values()) == outline(rules)
+        assert len(scripts) - len(busy.scripts) <= sets
+
+
+def test_who_changes_ours_while_they_are_read_is_seen(empty_netns, kernel) -> None:
+    """What is read is of one moment, even if others change their own tables all the time."""
+    rules = rules_for("10.244.0.1", "10.244.0.2")
+    kernel.commit(render(rules))
+    scripts = [
+        "add table ip other",
+        "add element ip svcnat cluster-ips { 8.8.8.8 }",
+        "delete element ip svcnat backends-tcp { 10.96.0.10 . 80 . 0 }",
+        "delete table ip other",
+    ]
+    with Interrupted(empty_netns, *scripts) as busy:
+        seen = busy.read(rules.values())["ip"].elements
+        assert ("8.8.8.8",) in seen["cluster-ips"]
+        assert ("10.96.0.10", "80", "0") not in {tuple(map(str, key)) for key in seen["backends-tcp"]}
+        assert seen == kernel.read(rules.values())["ip"].elements
+
+
+def test_who_never_stops_changing_ours_is_told_of(empty_netns, kernel) -> None:
+    """There is no moment of which the answer could be."""
+    rules = rules_for("10.244.0.1")
+    kernel.commit(render(rules))
+    many = ["add element ip svcnat cluster-ips { 8.8.8.8 }", "delete element ip svcnat cluster-ips { 8.8.8.8 }"] * 1000
+    with Interrupted(empty_netns, *many) as busy, pytest.raises(StaleError, match="keeps changing svcnat's tables"):
+        busy.read(rules.values())
+
+
 def test_the_rendered_script_loads_with_nft_itself_twice(empty_netns) -> None:
     """`svcnat render | nft -f -` makes the tables equal to the manifests, whatever was in them."""
     for addresses in (("10.244.0.1",), ("10.244.0.7", "10.244.0.8")):
