@@ -14,7 +14,7 @@ from svcnat.agent.report import Report
 from svcnat.errors import KernelError, StaleError, TooLargeError
 from svcnat.kernel.nftables import Namespace
 from svcnat.ruleset import farewell, regrowth
-from svcnat.ruleset.diff import Change, Outline, diff, forget
+from svcnat.ruleset.diff import Change, Outline, TableChange, diff, forget
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nftables import render_change, render_parts, render_sweep, render_sweep_singly
 from svcnat.ruleset.nouns import Ruleset
@@ -87,6 +87,10 @@ class _Counted:
         self.namespace.commit(script)
         self.commits += bool(script)
 
+    def commit_elements(self, change: Change) -> None:
+        self.namespace.commit_elements(change, generation=self.namespace.generation())
+        self.commits += 1
+
 
 def _check(namespace: Namespace, change: Change) -> tuple[str, ...]:
     """Ask the kernel about a change; returns what is doubtful about it."""
@@ -100,9 +104,13 @@ def _check(namespace: Namespace, change: Change) -> tuple[str, ...]:
 def _commit(writing: _Counted, change: Change) -> tuple[str, ...]:
     """Commit a change in one transaction, or where that may not be sent, in several; returns what is to be said.
 
-    Sets that outgrow their size take further ones, before and after it, that no packet notices.
+    Sets that outgrow their size take further ones, before and after it, that no packet notices. A stranger's elements
+    that text cannot say go before it, since they may be in the way of ours.
     """
     doubtful: tuple[str, ...] = ()
+    if strange := {f: TableChange(f, strange=part.strange) for f, part in change.items() if part.strange}:
+        writing.commit_elements(strange)
+        change = {family: replace(part, strange={}) for family, part in change.items()}
     mark = str(writing.namespace.generation())
     for step in regrowth.steps(change, mark):
         try:

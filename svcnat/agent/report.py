@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from svcnat.ruleset.diff import Change, Outline
     from svcnat.ruleset.endpoints import Family
 
+_COUNTED = (
+    *("elements added", "elements deleted", "chains added", "chains deleted"),
+    *("sets added", "sets deleted", "objects deleted"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -36,8 +41,8 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Elements and chains added and deleted, over both families."""
-        total = Counter({"elements added": 0, "elements deleted": 0, "chains added": 0, "chains deleted": 0})
+        """How many nouns of each kind are added and deleted, over both families."""
+        total = Counter(dict.fromkeys(_COUNTED, 0))
         for part in self.change.values():
             total.update(part.counts())
         return dict(total)

@@ -16,7 +16,7 @@ from svcnat.errors import KernelError, StaleError
 from svcnat.kernel.elements import read_elements
 from svcnat.kernel.netlink import Refusal, Request, attribute, nest, text, walk
 from svcnat.kernel.nfnetlink import DELSETELEM, NEWSETELEM, NFGENMSG, NFPROTO
-from svcnat.kernel.packing import packer
+from svcnat.kernel.packing import packer, runs
 from svcnat.ruleset.catalogue import declared
 from svcnat.ruleset.diff import Change, TableChange
 from svcnat.ruleset.endpoints import Family
@@ -67,8 +67,9 @@ class Batch:
                 end = position + 4 + len(element)
                 if position <= refusal.offset < end:
                     found = body[position:end]
-                    key, _ = next(read_elements(declared(family, name), found, keys_only=True))
-                    return element_text(key, None)
+                    for key, _ in read_elements(declared(family, name), found, keys_only=True):
+                        return element_text(key, None)
+                    return ""  # a stranger's, which text cannot say
                 position = end
         return ""
 
@@ -105,6 +106,9 @@ def batch(change: Change) -> Batch:
 
 def _requests(part: TableChange) -> Iterator[tuple[str, Request]]:
     # The order is that of svcnat.ruleset.nftables: deletions first, since an element whose data changed is in both.
+    for name, known in part.strange.items():
+        for run in runs(known):
+            yield name, Request(DELSETELEM, 0, _head(part.family, name) + nest(_ELEMENTS, run))
     for name, elements in part.stale.items():
         yield from _of_set(part.family, name, elements, DELSETELEM, 0)
     for name, elements in part.forgotten.items():
@@ -118,6 +122,10 @@ def _requests(part: TableChange) -> Iterator[tuple[str, Request]]:
 def _of_set(
     family: Family, name: str, elements: Mapping[Key, Data], message: int, flags: int
 ) -> Iterator[tuple[str, Request]]:
-    head = NFGENMSG.pack(NFPROTO[family], 0, 0) + attribute(_TABLE, text(TABLE)) + attribute(_SET, text(name))
+    head = _head(family, name)
     for run in packer(declared(family, name)).messages(elements, with_data=message == NEWSETELEM):
         yield name, Request(message, flags, head + nest(_ELEMENTS, run))
+
+
+def _head(family: Family, name: str) -> bytes:
+    return NFGENMSG.pack(NFPROTO[family], 0, 0) + attribute(_TABLE, text(TABLE)) + attribute(_SET, text(name))

@@ -19,6 +19,8 @@ NFPROTO = {"ip": 2, "ip6": 10}
 # Message types of the nf_tables subsystem (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_*).
 GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM, GETGEN = (0xA00 | n for n in (1, 4, 7, 10, 13, 16))
 
+GETOBJECT, GETFLOWTABLE = (0xA00 | n for n in (19, 23))
+
 NEWSETELEM, DELSETELEM = (0xA00 | n for n in (12, 14))
 
 NFGENMSG = struct.Struct("=BBH")  # nfgenmsg: family, version, resource id

@@ -14,11 +14,31 @@ from collections.abc import Iterable, Iterator
 from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
 from svcnat.kernel import netns
 from svcnat.kernel.batch import batch
-from svcnat.kernel.elements import comment, counter, one_element, read_elements, read_verdict
+from svcnat.kernel.elements import (
+    comment,
+    counter,
+    identity,
+    one_element,
+    over_limit,
+    read_elements,
+    read_verdict,
+    width,
+)
 from svcnat.kernel.events import Overrun, RulesetEvents
 from svcnat.kernel.libnftables import Libnftables
 from svcnat.kernel.netlink import Attributes, attribute, attributes, nest, text, walk
-from svcnat.kernel.nfnetlink import GETCHAIN, GETRULE, GETSET, GETSETELEM, GETTABLE, Connection, following, is_newer
+from svcnat.kernel.nfnetlink import (
+    GETCHAIN,
+    GETFLOWTABLE,
+    GETOBJECT,
+    GETRULE,
+    GETSET,
+    GETSETELEM,
+    GETTABLE,
+    Connection,
+    following,
+    is_newer,
+)
 from svcnat.ruleset.diff import Change, Outline
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import TABLE, ChainSignature, Data, Hook, Key, Set, Table
@@ -29,6 +49,19 @@ _ACCEPT = 1
 _EFFECTS = frozenset({"nat", "masq", "redir", "reject", "tproxy", "dup", "fwd", "notrack", "queue", "synproxy"})
 _TABLE_DORMANT = 1
 _SET_COMMENT = 7  # NFTNL_UDATA_SET_COMMENT
+_VERDICT = 0xFFFFFF00  # NFT_DATA_VERDICT
+_INTERVAL, _MAP, _TIMEOUT = 0x4, 0x8, 0x10  # NFT_SET_*
+# NFT_OBJECT_*, in nft's words; the others cannot be made or deleted by every nft.
+_OBJECTS = {
+    1: "counter",
+    2: "quota",
+    3: "ct helper",
+    4: "limit",
+    7: "ct timeout",
+    8: "secmark",
+    9: "ct expectation",
+    10: "synproxy",
+}
 _DYNAMIC_MAXIMUM = 2**32 - 1
 _READS = 20  # a foreign commit to our tables every few milliseconds, twenty times in a row, is a fault of its own
 _TOLD_SECONDS = 5.0  # for the kernel to tell of a commit whose generation it has already: a large one takes so long
@@ -198,44 +231,75 @@ class Namespace:
         found = self._table(table.family)
         if found is None:
             return None
-        if int.from_bytes(found[2], "big") & _TABLE_DORMANT:
+        if int.from_bytes(found[2], "big") & _TABLE_DORMANT or comment(found.get(6)):
             return Outline(readable=False)  # it must be made anew: what is in it is of no interest
-        sets = dict(self._sets(table.family))
+        sets = dict(self._sets(table))
         memories = {name for learned in table.learned for name in learned.maps}
+        strange: dict[str, list[bytes]] = {}
+        elements = {
+            name: self._elements(table.family, declared, strange.setdefault(name, []))
+            for name, declared in table.sets.items()
+            if sets.get(name, ("",))[0] == declared.signature and (not declared.dynamic or name in memories)
+        }
+        for name, limit in table.limits.items():
+            if sets.get(name, ("",))[0] == table.sets[name].signature:
+                strange[name] = self._otherwise_limited(table.family, name, limit)
         return Outline(
             sets=sets,
-            chains=self._chains(table.family),
-            elements={
-                name: self._elements(table.family, declared)
-                for name, declared in table.sets.items()
-                if sets.get(name, ("",))[0] == declared.signature and (not declared.dynamic or name in memories)
-            },
+            chains=self._chains(table),
+            elements=elements,
+            objects=tuple(self._objects(table.family)),
+            strange={name: tuple(found) for name, found in strange.items() if found},
         )
 
-    def _sets(self, family: Family) -> Iterator[tuple[str, tuple[str, int]]]:
-        for answer in self._connection.dump_in(GETSET, family, attribute(1, text(TABLE))):
-            signature = comment(answer.get(13), _SET_COMMENT).rpartition("#")[2]
+    def _otherwise_limited(self, family: Family, name: str, limit: str) -> list[bytes]:
+        """The clients that have another limit than packets give them."""
+        return [
+            identity(attributes(element))
+            for answer in self._connection.dump_in(GETSETELEM, family, _in_set(name))
+            if 3 in answer
+            for _, element in walk(answer[3])
+            if over_limit(element) != limit
+        ]
+
+    def _objects(self, family: Family) -> Iterator[tuple[str, str]]:
+        """The kinds and names of what is neither set nor chain."""
+        ours = attribute(1, text(TABLE))
+        for answer in self._connection.dump_in(GETOBJECT, family, ours):
+            if _name(answer[1]) == TABLE:
+                number = int.from_bytes(answer[3], "big")
+                yield _OBJECTS.get(number, str(number)), _name(answer[2])
+        for answer in self._connection.dump_in(GETFLOWTABLE, family, ours):
+            if _name(answer[1]) == TABLE:
+                yield "flowtable", _name(answer[2])
+
+    def _sets(self, table: Table) -> Iterator[tuple[str, tuple[str, int]]]:
+        for answer in self._connection.dump_in(GETSET, table.family, attribute(1, text(TABLE))):
+            declared = table.sets.get(_name(answer[2]))
+            signature = comment(answer.get(13), _SET_COMMENT).removeprefix("#")
+            if declared and not _has_form_of(declared, answer):
+                signature = ""  # somebody made another set, with its comment
             size = attributes(answer[9]).get(1) if 9 in answer else None
             yield _name(answer[2]), (signature, int.from_bytes(size, "big") if size else _DYNAMIC_MAXIMUM)
 
-    def _chains(self, family: Family) -> dict[str, ChainSignature]:
+    def _chains(self, table: Table) -> dict[str, ChainSignature]:
         ours = attribute(1, text(TABLE))
         rules: dict[str, list[str]] = {}
-        for answer in self._connection.dump_in(GETRULE, family, ours):
+        for answer in self._connection.dump_in(GETRULE, table.family, ours):
             rules.setdefault(_name(answer[2]), []).append(f"{comment(answer.get(7))} {_effect(answer.get(4))}")
         return {
-            name: ChainSignature(_hook(answer), tuple(rules.get(name, ())))
-            for answer in self._connection.dump(GETCHAIN, family)
+            name: ChainSignature(_hook(answer, mine=name in table.chains), tuple(rules.get(name, ())))
+            for answer in self._connection.dump(GETCHAIN, table.family)
             if _name(answer[1]) == TABLE
             for name in [_name(answer[3])]
         }
 
-    def _elements(self, family: Family, declared: Set) -> dict[Key, Data]:
+    def _elements(self, family: Family, declared: Set, strange: list[bytes] | None = None) -> dict[Key, Data]:
         return {
             key: data
             for answer in self._connection.dump_in(GETSETELEM, family, _in_set(declared.name))
             if 3 in answer
-            for key, data in read_elements(declared, answer[3])
+            for key, data in read_elements(declared, answer[3], strange=strange)
         }
 
 
@@ -263,8 +327,33 @@ def _effect(expressions: memoryview | None) -> str:
     return " ".join(parts)
 
 
-def _hook(chain: Attributes) -> Hook | None:
-    """Where a base chain hangs; one that svcnat would not have made gets a name that no hook has."""
+def _has_form_of(declared: Set, found: Attributes) -> bool:
+    """True if a set of the kernel's holds what the declared one does, and as long."""
+    flags = int.from_bytes(found.get(3, b""), "big")
+    made = [name for name, bit in (("interval", _INTERVAL), ("timeout", _TIMEOUT)) if flags & bit]
+    if made != [name for name in ("interval", "timeout") if name in declared.flags]:
+        return False
+    if bool(flags & _MAP) != declared.is_map or _number(found.get(5)) != width(declared.fields):
+        return False
+    if (_number(found.get(6)) == _VERDICT) != (declared.data_fields == ("verdict",)):
+        return False
+    if (
+        declared.is_map
+        and declared.data_fields != ("verdict",)
+        and _number(found.get(7)) != width(declared.data_fields)
+    ):
+        return False
+    return abs(_number(found.get(11)) - 1000 * declared.timeout) < 1000  # the kernel rounds
+
+
+def _number(raw: memoryview | None) -> int:
+    return int.from_bytes(raw or b"", "big")
+
+
+def _hook(chain: Attributes, *, mine: bool) -> Hook | None:
+    """Where a base chain hangs; one of `mine` that svcnat would not have made gets a name that no hook has."""
+    if mine and comment(chain.get(12)):
+        return Hook("?", 0)
     if 4 not in chain:
         return None
     hook = attributes(chain[4])

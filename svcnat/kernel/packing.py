@@ -103,7 +103,7 @@ class Packer:
         """The elements, or their keys alone, in as many runs of records as fit an attribute each."""
         if self._verdicts and with_data:
             _, keys = self._records(elements, with_data=False)
-            yield from _runs(map(_verdict_record, keys, elements.values()))
+            yield from runs(map(_verdict_record, keys, elements.values()))
             return
         size, records = self._records(elements, with_data=with_data)
         while run := b"".join(islice(records, LONGEST // size)):
@@ -138,7 +138,8 @@ def _comment(comment: str) -> bytes:
     return attribute(_USERDATA, bytes((0, len(raw))) + raw)
 
 
-def _runs(records: Iterable[bytes]) -> Iterator[bytes]:
+def runs(records: Iterable[bytes]) -> Iterator[bytes]:
+    """Records in as many runs as fit an attribute each."""
     run: list[bytes] = []
     size = 0
     for record in records:

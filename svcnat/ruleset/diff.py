@@ -17,6 +17,13 @@ from svcnat.ruleset.plan import FAMILIES
 
 # A stranger's name that nft's text may not be able to say: the kernel takes any (nft(8), LEXICAL CONVENTIONS).
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_/.\\-]*")
+# Named objects that every nft can say (nft(8), STATEFUL OBJECTS, FLOWTABLES); svcnat makes none of them.
+_OBJECTS = frozenset(
+    (
+        *("counter", "quota", "limit", "ct helper", "ct timeout", "ct expectation", "secmark", "synproxy"),
+        "flowtable",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +31,15 @@ class Outline:
     """What one family's table looks like from outside; ``readable`` is False if it must be made anew.
 
     ``sets`` maps a name to (signature, size); ``chains`` to hook and rule signatures. A noun that svcnat did not
-    make has a signature that no noun of svcnat has.
+    make has a signature that no noun of svcnat has. ``objects``: kinds and names of what else has a name there.
+    ``strange``: elements that no :data:`Key` can say, by set, as the bytes that the kernel knows them by.
     """
 
     sets: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     chains: Mapping[str, ChainSignature] = field(default_factory=dict)
     elements: Elements = field(default_factory=dict)
+    objects: tuple[tuple[str, str], ...] = ()
+    strange: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     readable: bool = True
 
 
@@ -41,8 +51,9 @@ class TableChange:
     the table is not there: ``remake`` with nothing to drop is harmless). ``refill``: chains that exist with other
     rules, or must let go of a set. ``regrow``: those of ``sets`` that replace one of their name, which is too small, or
     has counters and should not, or the reverse (:mod:`svcnat.ruleset.regrowth` says how); ``kept`` is what they hold
-    besides ``fresh``. ``sweep`` and ``sweep_sets``: what nothing needs; it goes in a later transaction, when no element
-    and no rule points at it. ``forgotten``: what packets have learned and must not stay; it may be gone by itself at
+    besides ``fresh``. ``sweep``, ``sweep_sets`` and ``sweep_objects``: what nothing needs; it goes in a later
+    transaction, when no element and no rule points at it. ``strange``: elements that go in an earlier one, as bytes,
+    since text cannot say them. ``forgotten``: what packets have learned and must not stay; it may be gone by itself at
     any moment. ``unhook``: base chains that nothing needs, a stranger's above all: packets meet them, so they go now.
     """
 
@@ -55,6 +66,8 @@ class TableChange:
     refill: tuple[Chain, ...] = ()
     sweep: tuple[str, ...] = ()
     sweep_sets: tuple[str, ...] = ()
+    sweep_objects: tuple[tuple[str, str], ...] = ()
+    strange: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     stale: Elements = field(default_factory=dict)
     fresh: Elements = field(default_factory=dict)
     kept: Elements = field(default_factory=dict)
@@ -69,6 +82,7 @@ class TableChange:
             or self.sets
             or self.chains
             or self.refill
+            or self.strange
             or self.stale
             or self.fresh
             or self.forgotten
@@ -76,11 +90,15 @@ class TableChange:
 
     def counts(self) -> dict[str, int]:
         """How many nouns are added and deleted: what ``sync`` prints. A refilled chain counts on both sides."""
+        gone = (*self.stale.values(), *self.strange.values(), *self.forgotten.values())
         return {
             "elements added": sum(map(len, self.fresh.values())),
-            "elements deleted": sum(map(len, (*self.stale.values(), *self.forgotten.values()))),
+            "elements deleted": sum(map(len, gone)),
             "chains added": len(self.chains) + len(self.refill),
             "chains deleted": len(self.sweep) + len(self.unhook) + len(self.refill),
+            "sets added": len(self.sets),
+            "sets deleted": len(self.sweep_sets) + len(self.regrow),
+            "objects deleted": len(self.sweep_objects),
         }
 
 
@@ -110,8 +128,7 @@ def diff(have: Mapping[Family, Outline], want: Ruleset) -> Change:
 
 def _table_change(have: Outline | None, want: Table) -> TableChange | None:
     grown = _grown(have, want) if have and have.readable else None
-    strange = {*have.chains, *have.sets} - {*want.chains, *want.sets} if have else set()
-    if have is None or grown is None or not all(map(_NAME.fullmatch, strange)):
+    if have is None or grown is None or not _can_be_said(have, want):
         fresh = {name: dict(elements) for name, elements in want.elements.items() if elements}
         return TableChange(
             want.family,
@@ -141,6 +158,8 @@ def _table_change(have: Outline | None, want: Table) -> TableChange | None:
         ),
         sweep=sweep,
         sweep_sets=tuple(name for name in have.sets if name not in want.sets),
+        sweep_objects=have.objects,
+        strange=have.strange,
         stale=stale,
         fresh=fresh,
         kept=kept({name: want.elements[name] for name in grown}, fresh),
@@ -148,7 +167,14 @@ def _table_change(have: Outline | None, want: Table) -> TableChange | None:
     )
     if any(have.chains[chain.name].hook != chain.hook for chain in change.refill):
         return _table_change(None, want)  # a chain cannot change its hook in place
-    return change if change.sweep or change.sweep_sets or not change.sweeps_only else None
+    sweeps = change.sweep or change.sweep_sets or change.sweep_objects
+    return change if sweeps or not change.sweeps_only else None
+
+
+def _can_be_said(have: Outline, want: Table) -> bool:
+    """True if nft's text has words for everything of a stranger's that must go."""
+    names = {*have.chains, *have.sets} - {*want.chains, *want.sets} | {name for _, name in have.objects}
+    return all(map(_NAME.fullmatch, names)) and all(kind in _OBJECTS for kind, _ in have.objects)
 
 
 def _grown(have: Outline, want: Table) -> tuple[str, ...] | None:

@@ -65,7 +65,7 @@ def render_parts(change: Change) -> Iterator[str]:
 
 
 def render_sweep(change: Change) -> str:
-    """The transaction after it, which deletes the chains and sets that nothing needs; empty if there are none."""
+    """The transaction after it, which deletes the chains, sets and objects that nothing needs; empty if none."""
     lines = []
     for part in change.values():
         where = f"{part.family} {TABLE}"
@@ -73,6 +73,7 @@ def render_sweep(change: Change) -> str:
         lines += [f"flush chain {where} {name}\n" for name in part.sweep]
         lines += [f"delete set {where} {name}\n" for name in part.sweep_sets]
         lines += [f"delete chain {where} {name}\n" for name in part.sweep]
+        lines += [f"delete {kind} {where} {name}\n" for kind, name in part.sweep_objects]
     return "".join(lines)
 
 

@@ -389,5 +389,16 @@ class Table:
     elements: Elements = field(default_factory=dict)
     learned: tuple[Learned, ...] = ()
 
+    @property
+    def limits(self) -> dict[str, str]:
+        """What every client in a set has used up: the limit, by set."""
+        return {
+            match.set: match.limit
+            for chain in self.chains.values()
+            for rule in chain.rules
+            for match in rule.matches
+            if isinstance(match, OverLimit)
+        }
+
 
 Ruleset = Mapping[Family, Table]  # what a network namespace should have: one table a family

@@ -80,8 +80,8 @@ class Interrupted(Namespace):
         super().__init__(where)
         self.scripts = list(scripts)
 
-    def _elements(self, family, declared):
-        found = super()._elements(family, declared)
+    def _elements(self, family, declared, strange=None):
+        found = super()._elements(family, declared, strange)
         if self.scripts:
             super().commit(self.scripts.pop(0))
         return found

@@ -40,6 +40,9 @@ def test_one_more_endpoint_changes_elements_and_adds_a_shape() -> None:
         "elements deleted": 1,
         "chains added": 1,
         "chains deleted": 1,
+        "sets added": 0,
+        "sets deleted": 0,
+        "objects deleted": 0,
     }
     assert render_change(change).splitlines()[-4:] == [
         "delete element ip svcnat frontends { 10.96.0.1 . tcp . 80 }",
@@ -76,6 +79,32 @@ def test_a_strangers_name_that_nft_cannot_say_remakes_the_table(name: str) -> No
     rules = wanted("10.0.0.1")
     chains = {**outline(rules)["ip"].chains, name: ChainSignature(None, ())}
     assert diff(observed(rules, chains=chains), rules)["ip"].remake
+
+
+def test_a_strangers_objects_go_with_the_sweep() -> None:
+    """After the chains and sets that may use them; one that not every nft can name goes with the table."""
+    rules = wanted("10.0.0.1")
+    sets = {**outline(rules)["ip"].sets, "stray": ("", 4096)}
+    change = diff(observed(rules, sets=sets, objects=(("ct helper", "a"), ("flowtable", "b"))), rules)
+    assert render_change(change) == ""
+    assert render_sweep(change).splitlines() == [
+        "delete set ip svcnat stray",
+        "delete ct helper ip svcnat a",
+        "delete flowtable ip svcnat b",
+    ]
+    assert change["ip"].counts()["objects deleted"] == 2
+    for kind, name in (("5", "a"), ("counter", "a;flush ruleset")):
+        assert diff(observed(rules, objects=((kind, name),)), rules)["ip"].remake
+
+
+def test_elements_that_text_cannot_say_go_as_they_came() -> None:
+    """Packets may meet them, so they do not wait for the sweep."""
+    rules = wanted("10.0.0.1")
+    change = diff(observed(rules, strange={"frontends": (b"*",)}), rules)
+    assert not change["ip"].sweeps_only
+    assert render_change(change) == ""
+    assert change["ip"].strange == {"frontends": (b"*",)}
+    assert change["ip"].counts()["elements deleted"] == 1
 
 
 def test_a_rule_that_only_looks_like_ours_is_not() -> None:
