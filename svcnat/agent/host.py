@@ -15,6 +15,7 @@ from svcnat.kernel.host import Interest, Network, Survey
 from svcnat.kernel.localhost import ROUTE_LOCALNET, open_localhost
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.needs import Needs
+from svcnat.ruleset.nouns import is_link
 from svcnat.ruleset.plan import FAMILIES
 
 
@@ -59,14 +60,18 @@ def described(seen: Survey, config: Configuration) -> Host:
 
 
 def _bridges(seen: Survey, config: Configuration) -> tuple[str, ...]:
-    """Bridges on which an answer would pass by the rules; those that either family's netfilter does not see."""
+    """Bridges on which an answer would pass by the rules; those that either family's netfilter does not see.
+
+    One whose name nft cannot say is left out.
+    """
     match config.bridge_masquerade:
         case "off":
             return ()
         case "on":
-            return seen.bridges()
+            found = seen.bridges()
         case _:
-            return tuple(dict.fromkeys(name for family in FAMILIES for name in seen.unseen_bridges(family)))
+            found = tuple(dict.fromkeys(name for family in FAMILIES for name in seen.unseen_bridges(family)))
+    return tuple(filter(is_link, found))
 
 
 def prepare(namespace: str | None, needs: Needs, config: Configuration) -> list[str]:

@@ -7,7 +7,6 @@ Source: nft_set_ext in include/net/netfilter/nf_tables.h; measured with `nft --d
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from svcnat.kernel.netlink import Attributes, address, attribute, attributes, nest, walk
-from svcnat.ruleset.nouns import Data, Key, Set, Verdict
+from svcnat.ruleset.nouns import Data, Key, Set, Verdict, is_link
 
 _KEY, _DATA, _FLAGS, _USERDATA, _EXPRESSION, _KEY_END, _EXPRESSIONS = 1, 2, 3, 6, 7, 10, 11  # NFTA_SET_ELEM_*
 _VALUE, _VERDICT = 1, 2  # NFTA_DATA_*
@@ -33,7 +32,6 @@ _ALONE = {"inet_proto": 1, "inet_service": 2}  # only in a concatenation is a fi
 PREFIX = "/prefix"  # a range of addresses, as the last field of an interval set
 _PADDED = {"inet_proto": 0x00FFFFFF, "inet_service": 0x0000FFFF}  # bits of a register that are not the field's
 _VERDICTS = ("verdict",)
-_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_/.\\-]*")  # what nft's text can say of what others may have put there
 _FOREIGN: Data = ("?",)  # data of an element that is not as svcnat makes it, though its key could be ours
 
 
@@ -150,7 +148,7 @@ def _key(declared: Set, parts: Attributes, padding: int) -> Key | None:
 def _are_names(raw: bytes) -> bool:
     """True if all of these are names of links that nft's text can say."""
     names = (raw[start : start + 16].rstrip(b"\0") for start in range(0, len(raw), 16))
-    return all(map(_NAME.fullmatch, names))
+    return all(is_link(name.decode(errors="replace")) for name in names)
 
 
 def _is_foreign(declared: Set, parts: Attributes) -> bool:

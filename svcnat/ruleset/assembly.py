@@ -357,7 +357,7 @@ def _node_elements(family: Family, settings: Settings) -> Elements:
     """What the node itself brings, whatever its services are."""
     return {
         "nodeport-ips": {(address,): None for address in of_family(settings.node_port_addresses, family)},
-        "bridge-hairpins": {(bridge, bridge): None for bridge in settings.bridges},
+        layout.LINKS: {(bridge, bridge): None for bridge in settings.bridges},
     }
 
 

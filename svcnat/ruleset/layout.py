@@ -34,6 +34,7 @@ SMALLEST_SIZE = 4096
 
 ADDRESS_TYPE: dict[Family, str] = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 GUARD = "guard"  # the chain that keeps others off the loopback
+LINKS = "bridge-hairpins"  # the set whose fields are names of links
 LOOPBACK: dict[Family, str] = {"ip": "127.0.0.0/8", "ip6": "::1"}
 
 
@@ -49,7 +50,7 @@ def sets(family: Family, *, endpoint_counters: bool = True) -> tuple[Set, ...]:
         _plain("cluster-ips", (address,)),
         _plain("nodeport-ips", (address,)),
         _plain("hairpins", (address, address)),
-        _plain("bridge-hairpins", ("ifname", "ifname")),
+        _plain(LINKS, ("ifname", "ifname")),
         _plain("local-endpoints", frontend),
         _plain("unchosen", frontend),
         Set(
@@ -189,7 +190,7 @@ def _hairpins(family: Family) -> tuple[Rule, ...]:
             comment="an endpoint that reached itself must answer through this node",
         ),
         Rule(
-            (In(("meta iifname", "meta oifname"), "bridge-hairpins"),),
+            (In(("meta iifname", "meta oifname"), LINKS),),
             Masquerade(),
             comment="the answer would stay on the bridge, out of sight",
         ),

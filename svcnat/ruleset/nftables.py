@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from svcnat.ruleset.diff import Change, TableChange, diff
 from svcnat.ruleset.endpoints import Family
+from svcnat.ruleset.layout import LINKS
 from svcnat.ruleset.nouns import TABLE, Chain, Data, Elements, Key, Ruleset, Verdict
 
 _PART = 1000  # elements a transaction, where all at once are too many
@@ -115,13 +116,13 @@ def _statements(part: TableChange) -> Iterator[str]:
         yield from _rules(where, chain)
     # Deletions first: an element whose data changed is in both, and adding it while it exists is EEXIST.
     for name, elements in _deleted(part).items():
-        yield from _elements(f"delete element {where} {name}", dict.fromkeys(elements))
+        yield from _elements("delete", where, name, dict.fromkeys(elements))
     for name, elements in part.forgotten.items():
         # What expires on the way would be ENOENT, and undo everything: adding it while it is there does nothing.
-        yield from _elements(f"add element {where} {name}", elements)
-        yield from _elements(f"delete element {where} {name}", dict.fromkeys(elements))
+        yield from _elements("add", where, name, elements)
+        yield from _elements("delete", where, name, dict.fromkeys(elements))
     for name, elements in _added(part).items():
-        yield from _elements(f"add element {where} {name}", elements)
+        yield from _elements("add", where, name, elements)
 
 
 def _deleted(part: TableChange) -> Elements:
@@ -141,10 +142,13 @@ def _rules(where: str, chain: Chain) -> Iterator[str]:
     return (f"add rule {where} {chain.name} {rule}" for rule in chain.rules)
 
 
-def _elements(statement: str, elements: Mapping[Key, Data]) -> Iterator[str]:
+def _elements(verb: str, where: str, name: str, elements: Mapping[Key, Data]) -> Iterator[str]:
+    if name.startswith(LINKS):
+        # Whoever made the link chose the name: without quotes, nft would read a word of its own, or worse, in it.
+        elements = {tuple(f'"{part}"' for part in key): data for key, data in elements.items()}
     texts = [element_text(key, data) for key, data in elements.items()]
     for start in range(0, len(texts), _LINE):
-        yield f"{statement} {{ {', '.join(texts[start : start + _LINE])} }}"
+        yield f"{verb} element {where} {name} {{ {', '.join(texts[start : start + _LINE])} }}"
 
 
 def element_text(key: Key, data: Data) -> str:

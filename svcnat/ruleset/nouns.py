@@ -7,6 +7,7 @@ Syntax: nft(8), sections SETS, MAPS, CHAINS, STATEMENTS.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ TABLE = "svcnat"
 
 # Longest comment that nft 1.0.6 takes on any noun (NFTNL_UDATA_COMMENT_MAXLEN, with its NUL).
 COMMENT_LIMIT = 127
+_LINK = re.compile(r"[!#-)+-\[\]-~]{1,15}")  # printable, without quote, asterisk and backslash
 _COMMENT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 ./:_-,()#=@'")
 
 
@@ -41,6 +43,11 @@ def comment_text(text: str) -> str:
     nft strings have no escapes (nft(8), LEXICAL CONVENTIONS), so there is nothing better to do with a quote.
     """
     return "".join(letter if letter in _COMMENT_CHARACTERS else "?" for letter in text[: COMMENT_LIMIT - 10])
+
+
+def is_link(name: str) -> bool:
+    """True if nft can say the name of a link, in quotes: a quote would end its string, and ``*`` mean any end."""
+    return bool(_LINK.fullmatch(name))
 
 
 def digest(text: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import socket
 import subprocess
 import uuid
@@ -15,6 +16,7 @@ import pytest
 
 from svcnat import api
 from svcnat.kernel import netns
+from svcnat.model.configuration import Configuration
 from tests.agent.meddling import OBJECTS, SCRIPTS, messages, nft, send, words
 from tests.agents import PATIENCE, Agent, runtime, until
 
@@ -177,3 +179,17 @@ def test_who_has_no_agent_is_told_by_a_command(kind: str) -> None:
         api.sync(objects, where)
         assert ours(where) == before
         assert not any(api.sync(objects, where, dry_run=True).counts.values())
+
+
+def test_names_of_bridges_are_no_words_of_nft() -> None:
+    """Whoever made a bridge chose its name: any is written between quotes, one that cannot be is left out."""
+    config = Configuration(bridge_masquerade="on")
+    with namespace() as where:
+        for name in ("br-1.0", "tcp", "a;b", "x}", "9", 'q"q', "w*", "b\\"):
+            subprocess.run(["ip", "-n", where, "link", "add", name, "type", "bridge"], check=True)
+        api.sync(api.load(text=OBJECTS), where, config=config)
+        listed = nft(where, "list", "set", "ip", "svcnat", "bridge-hairpins")
+        assert sorted(re.findall(r'"(\S+)" \. "\1"', listed)) == ["9", "a;b", "br-1.0", "tcp", "x}"]
+        assert not any(api.sync(api.load(text=OBJECTS), where, config=config).counts.values())
+        subprocess.run(["ip", "-n", where, "link", "delete", "a;b"], check=True)
+        assert api.sync(api.load(text=OBJECTS), where, config=config).counts["elements deleted"] == 2
