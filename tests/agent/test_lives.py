@@ -117,12 +117,21 @@ def test_another_configuration_changes_the_rules(agent: Agent, empty_netns: str)
     until(lambda: rules(empty_netns) == before, "the rules as they were")
 
 
-def test_there_is_one_agent_for_a_namespace(agent: Agent, folder: Path, empty_netns: str) -> None:
-    """The second says who the first is and what it follows, exits with 1, and changes nothing; the first goes on."""
+@pytest.mark.parametrize("called", ["name", "path", "current"])
+def test_there_is_one_agent_for_a_namespace(agent: Agent, folder: Path, empty_netns: str, called: str) -> None:
+    """The second says who the first is and what it follows, exits with 1, and changes nothing; the first goes on.
+
+    Whatever the second calls the namespace.
+    """
     before = rules(empty_netns), generation(empty_netns)
     other = folder / "other"
     other.mkdir()
-    second = Agent(other, empty_netns).begin(wait=False)
+    second = Agent(other, empty_netns if called == "name" else str(netns.path(empty_netns)))
+    if called == "current":
+        position = second.command.index("--netns")
+        del second.command[position : position + 2]
+        second.command[:0] = ["nsenter", f"--net={netns.path(empty_netns)}"]
+    second.begin(wait=False)
     assert second.exit_code() == 1
     said = second.said("error:")
     assert str(agent.pid) in said

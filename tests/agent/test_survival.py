@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,9 +14,14 @@ from pathlib import Path
 import pytest
 
 from svcnat import api
+from svcnat.agent.host import look
+from svcnat.agent.settings import settings_for
 from svcnat.kernel import netns
 from svcnat.kernel.nftables import Namespace
-from svcnat.model.objects import Service
+from svcnat.model.objects import EndpointSlice, Service
+from svcnat.ruleset.compile import compile_plan
+from svcnat.ruleset.nftables import render
+from svcnat.ruleset.plan import plan
 from tests.agent.traffic import Load, Servers
 from tests.agents import Agent, runtime
 from tests.bed import ADDRESSES, PODS, Bed, temporary_bed
@@ -142,6 +148,49 @@ def test_agents_come_and_go_and_nobody_notices(bed: Bed, folder: Path) -> None:
         state = agent.ask(deep=True)
         assert state
         assert not state.targets[0].different
+
+
+def older(cluster: api.Cluster, node: str) -> str:
+    """The rules of a svcnat that wrote other words, named a chain otherwise, and had one more."""
+    with cluster.read() as snapshot:
+        settings = settings_for(cluster._config, look(node, cluster._config), "here")
+        decided = plan(snapshot.list(Service), snapshot.list(EndpointSlice), settings)
+    text = render(compile_plan(decided, f"state {cluster._store.identity}"))
+    text = re.sub(r"(add rule .*#)([0-9a-f]{8})", lambda found: found[1] + found[2][::-1], text)
+    text = re.sub(r"\btranslated\b", "afterwards", text).replace("svcnat layout", "svcnat-old layout")
+    return f"{text}add chain ip svcnat bygone\nadd rule ip svcnat bygone counter return\n"
+
+
+def test_rules_of_an_older_svcnat_are_replaced_and_nobody_notices(bed: Bed, folder: Path) -> None:
+    """In one transaction, and one that sweeps: no packet is lost, clients keep their endpoints, counters go on."""
+    node = bed.netns("node")
+    destinations = [(address, 80) for name in VIPS for address in VIPS[name]]
+    agent = Agent(folder, node)
+    loads = [Load(bed.netns("client"), destinations, RATE / 2), Load(node, destinations, RATE / 2)]
+    with (
+        Servers(bed, 8081, PODS[:3]),
+        api.Cluster.open(state=agent.state, config=agent.config, netns=node) as cluster,
+        Namespace(node) as rules,
+    ):
+        for name, fields in (("web", ""), ("sticky", "sessionAffinity: ClientIP")):
+            cluster.apply(api.load(text=manifest(name, list(PODS[:3]), fields)))
+        with netns.entered(node):
+            subprocess.run(["nft", "-f", "-"], input=older(cluster, node), check=True, text=True)
+        with loads[0], loads[1]:
+            before, known = rules.generation(), learned(node)
+            with agent:
+                assert rules.generation() == before + 2
+                assert learned(node) == known
+                state = agent.ask(deep=True)
+                assert state
+                assert not state.targets[0].different
+                until_moved(loads[0], len(loads[0].attempts))
+        assert not [failure for load in loads for failure in load.failures]
+        assert not any(load.repeated for load in loads)
+        made = [each for load in loads for each in load.attempts if each.to in VIPS["web"]]
+        made = [each for each in made if each.kind in ("connection", "datagram")]
+        assert counted(cluster, "web") == len(made) + 2 * len(loads) * (1 + Load.KEPT)
+        assert counted(cluster, "sticky") == 8
 
 
 def test_every_endpoint_is_replaced_and_nobody_notices(bed: Bed, folder: Path) -> None:
