@@ -1,5 +1,7 @@
 """Runs the command of an exec probe in a network namespace, and ends it, with all that it started, when it must.
 
+It must when its time is over, when nobody wants the probe any more, and when the agent is killed.
+
 A :data:`svcnat.agent.attempts.Runner` that knows which namespace a container's is can be made of :func:`run`, and one
 that knows more of the container than its network of :func:`run_by`.
 """
@@ -8,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import functools
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from svcnat.agent.attempts import Ran
@@ -43,6 +47,34 @@ async def run(where: Where, command: Sequence[str]) -> Ran:
 
 async def run_by(spawn: Callable[..., subprocess.Popen[Any]], command: Sequence[str]) -> Ran:
     """Like :func:`run`; `spawn` starts a command, and takes the options of :class:`subprocess.Popen`."""
+    with _leash() as (held, tie):
+        return await _run(functools.partial(spawn, pass_fds=(held,)), command, tie)
+
+
+@contextlib.contextmanager
+def _leash() -> Iterator[tuple[int, Callable[[int], None]]]:
+    """A descriptor for a command to inherit; its process group, once it is tied to it, is killed when we are.
+
+    It is a pipe's: when its other end is closed, by us or by the kernel in our place, the kernel sends the signal
+    (F_SETOWN and F_SETSIG, fcntl(2)). PR_SET_PDEATHSIG would not do: threads that enter namespaces start commands, and
+    end at once. Whoever closes what it inherited is let off, and so is what a command leaves behind when it has ended.
+    """
+    held, ours = os.pipe()
+
+    def tie(group: int) -> None:
+        fcntl.fcntl(held, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(held, fcntl.F_SETOWN, -group)
+        fcntl.fcntl(held, fcntl.F_SETFL, os.O_ASYNC)
+
+    try:
+        yield held, tie
+    finally:
+        fcntl.fcntl(held, fcntl.F_SETFL, 0)
+        os.close(ours)
+        os.close(held)
+
+
+async def _run(spawn: Callable[..., subprocess.Popen[Any]], command: Sequence[str], tie: Callable[[int], None]) -> Ran:
     process = spawn(
         command,
         stdin=subprocess.DEVNULL,
@@ -50,6 +82,7 @@ async def run_by(spawn: Callable[..., subprocess.Popen[Any]], command: Sequence[
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    tie(process.pid)
     assert process.stdout is not None
     output = bytearray()
     loop = asyncio.get_running_loop()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from svcnat.agent.attempts import Ran
 from svcnat.agent.commands import run
 from svcnat.errors import MissingError
 from svcnat.kernel import netns
+from tests.agents import until
+from tests.processes import ending
 
 pytestmark = pytest.mark.packets
 
@@ -79,6 +83,25 @@ def test_a_command_ends_with_its_probe(tmp_path: Path, script: str) -> None:
     asyncio.run(main())
 
 
+PROBER = """
+import asyncio, sys
+from svcnat.agent.commands import run
+asyncio.run(run(sys.argv[1], ["sh", "-c", sys.argv[2]]))
+"""
+
+
+def test_a_command_ends_with_an_agent_that_is_killed(tmp_path: Path, empty_netns: str) -> None:
+    """Whoever was to end it cannot any more; or there would be one more of them after each agent that dies."""
+    note = tmp_path / "note"
+    script = f"sleep 1000 & echo $! $$ >{note}.new; mv {note}.new {note}; wait"
+    with ending(subprocess.Popen([sys.executable, "-c", PROBER, empty_netns, script])) as prober:
+        until(note.exists, "the command's start")
+        prober.kill()
+        prober.wait()
+    pids = [int(each) for each in note.read_text().split()]
+    until(lambda: all(map(is_gone, pids)), "the command's end")
+
+
 def test_a_child_that_stays_does_not_hold_the_probe(tmp_path: Path) -> None:
     """The command has exited: that is the answer, whoever still has its output open."""
     note = tmp_path / "note"
@@ -88,4 +111,6 @@ def test_a_child_that_stays_does_not_hold_the_probe(tmp_path: Path) -> None:
             assert await run(None, shell(f"sleep 1000 & echo $! >{note}; echo done; exit 0")) == Ran(0, b"done\n")
 
     asyncio.run(main())
-    os.kill(int(note.read_text()), 9)
+    pid = int(note.read_text())
+    assert not is_gone(pid)
+    os.kill(pid, 9)
