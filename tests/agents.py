@@ -100,6 +100,11 @@ class Agent:
         assert self._process
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """True while its process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def begin(self, *, wait: bool = True) -> Agent:
         """Start it; returns after the first pass, if that is to be waited for."""
         assert self._process is None or self._process.poll() is not None

@@ -127,6 +127,10 @@ class Agent:
             self._worker.shutdown()
             if began:
                 _log.info("ended: the rules %s", "are removed" if cleanup else "stay")
+                # Whoever asks once more, while the process goes, is asking for what is happening.
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.remove_signal_handler(number)
+                    signal.signal(number, signal.SIG_IGN)
 
     async def _until_stopped(self, *work: Coroutine[Any, Any, None]) -> None:
         """Do all this work until told to stop; a mistake in any of it ends the rest, and is raised."""

@@ -119,6 +119,8 @@ def _opening(state: Path, *, create: bool) -> Callable[[Configuration], Store]:
 def run_agent(what: Following, *, force: bool = False, cleanup_on_exit: bool = False) -> None:
     """Run an agent in this process until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 
+    When it has ended so, both are ignored: who sends them again does so in vain, until the caller handles them.
+
     Raises:
         SvcnatError: it cannot begin: the objects cannot be read, or another one is the writer of a target.
         MissingError: one of the libraries of the extra "agent" is not installed.

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,19 @@ def test_the_rules_stay_when_an_agent_is_asked_to_end(agent: Agent, empty_netns:
     assert agent.said("ended: the rules stay")
     assert not agent.socket.exists()
     assert lock.holder(empty_netns) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_whoever_asks_again_gets_no_other_end(agent: Agent, empty_netns: str, number: signal.Signals) -> None:
+    """Nor a traceback: not while it ends, and not when it has ended and its process has not."""
+    before = rules(empty_netns), generation(empty_netns)
+    while agent.is_alive:
+        agent.signal(number)
+        time.sleep(0.005)
+    assert agent.exit_code() == 0
+    assert (rules(empty_netns), generation(empty_netns)) == before
+    assert agent.said("ended: the rules stay")
+    assert not [line for line in agent.lines() if "Traceback" in line]
 
 
 def test_the_rules_go_if_that_was_asked_for(folder: Path, empty_netns: str) -> None:
