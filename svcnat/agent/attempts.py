@@ -296,7 +296,7 @@ def _headers(action: HTTPGetAction) -> list[tuple[str, str]]:
 
 
 async def _follow(session: aiohttp.ClientSession, url: URL, headers: list[tuple[str, str]]) -> Outcome:
-    """Ask, and follow redirects to the same host; one to elsewhere counts as success, with nobody asked there."""
+    """Ask, and follow redirects to the same host; one to elsewhere is success with a warning: nobody is asked there."""
     host = url.host
     for _ in range(_MOST_REDIRECTS):
         async with session.get(url, headers=headers, allow_redirects=False) as response:
@@ -311,7 +311,9 @@ async def _follow(session: aiohttp.ClientSession, url: URL, headers: list[tuple[
             read = 0
             while read < _MOST_READ and (data := await response.content.read(_MOST_READ)):
                 read += len(data)
-            if 200 <= response.status < 400:
+            if 300 <= response.status < 400:
+                return Outcome(success=True, message="Probe terminated redirects")
+            if 200 <= response.status < 300:
                 return WORKS
             return fails(f"HTTP probe failed with statuscode: {response.status}")
     return fails(f"stopped after {_MOST_REDIRECTS} redirects")

@@ -16,7 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Self
+from typing import Literal, Self
 
 from svcnat.agent.attempts import Attempts, Runner, timed_out
 from svcnat.agent.probes import Key, Outcome, Probed, Result, State, fails, unclear
@@ -29,6 +29,7 @@ MOST_AT_ONCE = 512
 
 _EAGER_SECONDS = 0.25  # after the first attempt at what was never ready; doubled with each, until that is the period
 _QUIET_SECONDS = 60.0  # between two reports of failures that change nothing
+_AGAIN_SECONDS = 300.0  # between two of the same failure: an Event is kept for an hour after it was told last
 _LATE_SECONDS = 0.2  # by so much the loop may be late; beyond, a timeout says nothing about the endpoint
 
 _log = logging.getLogger(__name__)
@@ -195,12 +196,13 @@ class Prober:
         message = _message(outcome)
         if not changed and not self._worth_saying(subject, message):
             return
-        subject.said = message
+        again, subject.said = message == subject.said, message
         if message:
             subject.said_at = asyncio.get_running_loop().time()
-        if outcome.success is None:
+        if outcome.success is None and not again:
             _log.warning("%s: %s", subject.probed.key, message)
-        result = Result(subject.probed.key, state.ready, message, changed, subject.probed.address)
+        reason: Literal["Unhealthy", "ProbeWarning"] = "ProbeWarning" if outcome.success and message else "Unhealthy"
+        result = Result(subject.probed.key, state.ready, message, changed, subject.probed.address, reason)
         try:
             await self._report(result)
         except SvcnatError as error:
@@ -212,12 +214,14 @@ class Prober:
             subject.told(state.ready)
 
     def _worth_saying(self, subject: _Subject, message: str) -> bool:
-        """Tell whether a failure without consequences is news: another reason, or after a success; not too often."""
+        """Tell whether a failure without consequences is news: another reason, after a success, or after a while."""
         if not message:
             subject.said = ""
             return False
-        quiet = subject.said_at is None or asyncio.get_running_loop().time() - subject.said_at >= _QUIET_SECONDS
-        return quiet and message != subject.said
+        if subject.said_at is None:
+            return True
+        silence = asyncio.get_running_loop().time() - subject.said_at
+        return silence >= (_AGAIN_SECONDS if message == subject.said else _QUIET_SECONDS)
 
 
 class _Subject:
@@ -265,6 +269,7 @@ def _turn(now: float, least: float, phase: float, period: float) -> float:
 
 
 def _message(outcome: Outcome) -> str:
-    if outcome.success:
+    if outcome.success and not outcome.message:
         return ""
-    return f"Readiness probe {'errored' if outcome.success is None else 'failed'}: {outcome.message}"
+    how = {True: "warning", False: "failed", None: "errored"}[outcome.success]
+    return f"Readiness probe {how}: {outcome.message}"

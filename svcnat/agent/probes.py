@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -78,9 +78,9 @@ class Probed:
 class Result:
     """What a probe found out.
 
-    ``changed`` is True if the object says something else than ``ready``, and has to be written. It is False if the
-    probe failed (for a new reason) without consequences yet: an Event "Unhealthy" is all that is due. ``message`` is
-    one printable line, "" for success. ``address`` is where that was.
+    ``changed`` is True if the object says something else than ``ready``, and has to be written. It is False if there
+    is something to tell without consequences: an Event is all that is due, of this ``reason`` (the kubelet's words).
+    ``message`` is one printable line, "" if there is nothing to tell. ``address`` is where that was.
     """
 
     key: Key
@@ -88,11 +88,15 @@ class Result:
     message: str
     changed: bool
     address: str = field(default="", compare=False)
+    reason: Literal["Unhealthy", "ProbeWarning"] = "Unhealthy"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one attempt ended: True, False, or None when it says nothing about the endpoint, with the reason."""
+    """How one attempt ended: True, False, or None when it says nothing about the endpoint, with the reason.
+
+    A success may have a message, too: what somebody should know about it.
+    """
 
     success: bool | None
     message: str = ""

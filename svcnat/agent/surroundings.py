@@ -223,7 +223,7 @@ class Surroundings:
             key = result.key
             self.happen(
                 Happening(
-                    PROBED[key.kind], key.namespace, key.name, "Warning", "Unhealthy", result.message, COMPONENT, ""
+                    PROBED[key.kind], key.namespace, key.name, "Warning", result.reason, result.message, COMPONENT, ""
                 )
             )
         if result.changed:

@@ -17,7 +17,7 @@ import pytest
 
 from svcnat.agent.attempts import Attempts, Ran, Runner
 from svcnat.agent.prober import Prober
-from svcnat.agent.probes import Key, Outcome, Probed, fails, unclear
+from svcnat.agent.probes import Key, Outcome, Probed, Result, fails, unclear
 from svcnat.errors import LabError
 from svcnat.kernel import netns
 from svcnat.model.defaults import probe_with_defaults
@@ -77,6 +77,9 @@ async def once(wanted: Probed, *, timeout: float = 30) -> Outcome | str:
             return outcome
         await asyncio.sleep(0.01)
     raise AssertionError(f"left behind: {left} {sockets() - before}")
+
+
+WARNED = "Probe terminated redirects"
 
 
 def answering(pair: Pair, serve: Serve, wanted: Probed, *, timeout: float = 30, **how: object) -> Outcome | str:
@@ -192,13 +195,13 @@ def test_no_file_is_left_to_open(pair: Pair) -> None:
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(200, ""), (204, ""), (302, ""), (399, ""), (400, "400"), (404, "404"), (503, "503")],
+    [(200, ""), (204, ""), (302, WARNED), (399, WARNED), (400, "400"), (404, "404"), (503, "503")],
 )
 def test_http_statuses(pair: Pair, address: str, number: int, expected: str) -> None:
-    """200 to 399 is success."""
+    """200 to 399 is success; with a warning, if nobody follows where it leads."""
     message = f"HTTP probe failed with statuscode: {expected}"
     outcome = answering(pair, saying(status(number)), probed(pair, address, http_get=http()), address=address)
-    assert outcome == (fails(message) if expected else Outcome(success=True))
+    assert outcome == (Outcome(success=True, message=expected) if number < 400 else fails(message))
 
 
 def asked(pair: Pair, action: HTTPGetAction, address: str = ADDRESSES[0]) -> list[str]:
@@ -311,8 +314,9 @@ def redirecting(*locations: str) -> Serve:
         (("/good",), ""),
         (("1", "http://10.0.0.2/good"), ""),
         (("/bad",), "HTTP probe failed with statuscode: 500"),
-        (("http://192.0.2.1/bad",), ""),  # elsewhere: the kubelet is content with the redirect
-        (("https://example.com/",), ""),
+        (("http://192.0.2.1/bad",), WARNED),  # elsewhere: the kubelet is content with the redirect
+        (("https://example.com/",), WARNED),
+        (("mailto:somebody@example.com",), WARNED),
         (("/0",), "stopped after 10 redirects"),
         (("ftp://10.0.0.2/",), "HTTP probe was redirected to something that is not HTTP"),
         (("http://10.0.0.2:81/",), 'Get "http://10.0.0.2:80/0": dial tcp 10.0.0.2:80: connect: connection refused'),
@@ -320,9 +324,9 @@ def redirecting(*locations: str) -> Serve:
     ],
 )
 def test_redirects(pair: Pair, locations: tuple[str, ...], expected: str) -> None:
-    """Followed on the same host, a few times; a redirect to elsewhere is success, and nobody goes there."""
+    """Followed on the same host, a few times; a redirect to elsewhere is success with a warning; nobody goes there."""
     outcome = answering(pair, redirecting(*locations), probed(pair, http_get=http("/0")))
-    assert outcome == (fails(expected) if expected else Outcome(success=True))
+    assert outcome == (Outcome(success=True, message=expected) if expected in ("", WARNED) else fails(expected))
 
 
 @pytest.mark.parametrize(
@@ -666,3 +670,16 @@ def test_a_prober_probes_for_real(pair: Pair) -> None:
     before = sockets()
     asyncio.run(run())
     assert sockets() == before
+
+
+def test_a_redirect_to_elsewhere_is_told_of_an_endpoint_that_is_ready(pair: Pair) -> None:
+    """The result is a success, and worth a warning."""
+
+    async def run() -> None:
+        results: asyncio.Queue[Result] = asyncio.Queue()
+        async with pair.serving(redirecting("http://192.0.2.1/")), Prober(results.put) as prober:
+            await prober.update([probed(pair, http_get=http("/0"))])
+            found = await results.get()
+        assert found == Result(KEY, True, f"Readiness probe warning: {WARNED}", changed=True, reason="ProbeWarning")
+
+    asyncio.run(run())
