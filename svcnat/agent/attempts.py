@@ -99,6 +99,8 @@ class Attempts:
             ran = await self._run(key, command)
         except OSError as error:
             return _of_error(error, f"cannot run {quoted(command[0])}")
+        except ValueError as error:  # there is a zero in it, say
+            raise Unusable(f"{quoted(command[0])} and its arguments are no command") from error
         return fails(said(ran)) if ran.code else WORKS
 
     async def _http(self, probed: Probed, action: HTTPGetAction) -> Outcome:

@@ -493,6 +493,7 @@ def running(result: Ran | Exception) -> Runner:
         (Ran(1, b"x" * 100_000), fails("x" * 300 + "...")),
         (FileNotFoundError(2, "x"), fails('cannot run "check": no such file or directory')),
         (LabError("the pod is gone"), unclear("the pod is gone")),
+        (ValueError("embedded null byte"), unclear('"check" and its arguments are no command')),
     ],
 )
 def test_exec(pair: Pair, result: Ran | Exception, expected: Outcome) -> None:

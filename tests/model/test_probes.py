@@ -113,6 +113,7 @@ def annotated(text: str) -> str:
         ("{", 'must be a probe as JSON: {"tcpSocket": {}}'),
         ("[" * 100_000, 'must be a probe as JSON: {"tcpSocket": {}}'),
         ("[]", 'must be a probe as JSON: {"tcpSocket": {}}'),
+        ('{"grpc": {"service": "\\ud800"}}', 'must be a probe as JSON: {"tcpSocket": {}}'),
         ("{}", "Required value: must specify a handler type"),
         ('{"exec": {"command": ["a"]}}', "exec: Forbidden: there is no container to run a command in"),
         ('{"tcpSocket": {"port": 0}}', "tcpSocket.port: Invalid value: 0: must be between 1 and 65535, inclusive"),
