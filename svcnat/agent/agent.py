@@ -75,7 +75,6 @@ class Agent:
         self._told = asyncio.Condition()
         self._revision = -1
         self._listening: set[int] = set()
-        self._round_began = 0.0
         self._words = ""
 
     def _keeping(self, target: Target, config: Configuration, source: Source) -> Keeper:
@@ -208,9 +207,9 @@ class Agent:
         self._wake.clear()
         reasons, self._reasons = self._reasons, Reasons()
         waiting, self._waiting = self._waiting, []
-        self._round_began = time.monotonic()
+        self._surroundings.freshness.began()
         done = await self._in_worker(lambda: self._reconciler.round(reasons))
-        self._round_began = 0.0
+        self._surroundings.freshness.ended()
         for future in waiting:
             if not future.done():
                 future.set_result(done)
@@ -234,7 +233,7 @@ class Agent:
         self._listening = current
 
     def _is_alive(self) -> bool:
-        return not self._round_began or time.monotonic() - self._round_began < _STUCK_SECONDS
+        return self._surroundings.freshness.under_way < _STUCK_SECONDS
 
     def _in_words(self) -> str:
         state = self._reconciler.state()

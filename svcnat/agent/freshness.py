@@ -1,8 +1,9 @@
 """Whether the rules keep up with what is asked of them: what /healthz answers.
 
 Healthy is who has no request for a pass older than the grace, as with kube-proxy (its pkg/proxy/healthcheck/
-proxy_health.go); an idle agent is healthy. Other than there, a first pass that never ends is unhealthy, too, and a
-pass answers only the requests that came before it began. Nothing here knows why a pass did not come.
+proxy_health.go); an idle agent is healthy. Other than there, a first pass that never ends is unhealthy, too, and so is
+a round, for it is what finds out that there is a request; and a pass answers only the requests that came before it
+began. Nothing here knows why a pass did not come.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ GRACE_SECONDS = 60.0  # kube-proxy's healthTimeout: twice its default syncPeriod
 class Health:
     """Whether the rules keep up.
 
-    ``fresh``: no request for a pass waits longer than the grace. ``updated``: the last pass, seconds of the epoch.
+    ``fresh``: no request for a pass waits longer than the grace, and no round takes longer. ``updated``: the last
+    pass, seconds of the epoch.
     """
 
     fresh: bool
@@ -41,7 +43,22 @@ class Freshness:
         self._lock = threading.Lock()
         self._oldest: dict[str, float] = {}  # of each target, since when a request has been waiting
         self._newest: dict[str, float] = {}
+        self._round: float | None = None  # since when one is under way
         self._updated = now()
+
+    def began(self) -> None:
+        """Note that a round begins, or waits for its thread."""
+        self._round = self._clock()
+
+    def ended(self) -> None:
+        """Note that the round is over."""
+        self._round = None
+
+    @property
+    def under_way(self) -> float:
+        """For how many seconds a round has been under way; 0.0 if none is."""
+        began = self._round
+        return 0.0 if began is None else self._clock() - began
 
     def requested(self, node: str) -> None:
         """Note that something changed that asks for a pass over the target."""
@@ -72,5 +89,5 @@ class Freshness:
         """What is true now; while everything is fresh, ``updated`` is now, as kube-proxy shows it."""
         with self._lock:
             waited = self._clock() - min(self._oldest.values()) if self._oldest else 0.0
-            fresh = waited < self._grace
+            fresh = max(waited, self.under_way) < self._grace
             return Health(fresh, self._now() if fresh else self._updated)

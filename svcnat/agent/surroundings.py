@@ -23,7 +23,7 @@ from svcnat.agent.reconciler import Reconciler
 from svcnat.agent.rounds import Observer, Round
 from svcnat.agent.sources import PROBED, Happening, Source
 from svcnat.agent.targets import Target
-from svcnat.errors import MissingError, SvcnatError
+from svcnat.errors import BusyError, MissingError, SvcnatError
 from svcnat.model.configuration import Configuration
 from svcnat.model.objects import Node, Pod, Service
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from svcnat.ruleset.plan import HealthCheck
 
 COMPONENT = "svcnat"
+_PATIENCE = 5.0  # seconds: half of what Prometheus waits
 _MOST_WAITING = 1000  # happenings that wait to be written; more are dropped
 
 _log = logging.getLogger(__name__)
@@ -51,11 +52,16 @@ class Surroundings:
         worker: Executor,
         wake: Callable[[], None],
         alive: Callable[[], bool] = lambda: True,
+        *,
+        patience: float = _PATIENCE,
     ) -> None:
-        """`worker` is the thread of the rounds; `wake` asks for one, because objects changed; `alive` is for /livez."""
+        """`worker` is the thread of the rounds; `wake` asks for one, because objects changed; `alive` is for /livez.
+
+        `patience`: seconds that a scrape waits for a round.
+        """
         self.loop = asyncio.get_running_loop()
         self._source, self._config, self._run = source, config, run
-        self._worker, self._wake, self._alive = worker, wake, alive
+        self._worker, self._wake, self._alive, self._patience = worker, wake, alive, patience
         self._counting: Counting | None = None
         self.freshness = Freshness()
         self.metrics: Metrics | None = None
@@ -135,10 +141,18 @@ class Surroundings:
             self._say("pages", str(error))
 
     def _serving(self) -> Any:
+        if self._reconciler is None:
+            return []
         try:
-            return self._worker.submit(self._reconciler.serving).result() if self._reconciler else []
+            asked = self._worker.submit(self._reconciler.serving)
         except RuntimeError:  # the agent is about to end
             return []
+        try:
+            return asked.result(self._patience)
+        except TimeoutError as error:
+            # When rounds hang, it is the other numbers that tell.
+            asked.cancel()
+            raise BusyError(f"a round has been under way for more than {self._patience:g} seconds") from error
 
     async def update_pages(self) -> None:
         """Serve the pages where the configuration wants them."""

@@ -16,6 +16,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from svcnat.agent.keeper import Keeper
+from svcnat.agent.reconciler import Reconciler
 from svcnat.agent.sources import StateFile
 from svcnat.agent.surroundings import Surroundings
 from svcnat.errors import KernelError
@@ -104,6 +106,31 @@ def test_lost_events_show_in_the_metrics(folder: Path, store: Store) -> None:
     text = asyncio.run(main())
     assert 'svcnat_event_overruns_total{source="nftables"} 2.0' in text
     assert 'svcnat_event_overruns_total{source="rtnetlink"} 1.0' in text
+
+
+def test_a_round_that_hangs_leaves_the_metrics_readable(folder: Path, store: Store) -> None:
+    """Connections, for which a scrape waits for the round, are left out then; what tells of the trouble is there."""
+    source = StateFile(store.path, lambda _: Store.open(store.path))
+    reconciler = Reconciler(source, [], Configuration(), keeping=lambda target, config, _: Keeper(target, config))
+
+    async def main() -> str:
+        hangs = threading.Event()
+        with ThreadPoolExecutor(1) as worker:
+            async with Surroundings(source, Configuration(), None, worker, lambda: None, patience=0.01) as surroundings:
+                worker.submit(hangs.wait)
+                serving = asyncio.create_task(surroundings.serve(reconciler))
+                await asyncio.sleep(0)
+                assert surroundings.metrics
+                try:
+                    return (await asyncio.to_thread(surroundings.metrics.text)).decode()
+                finally:
+                    serving.cancel()
+                    hangs.set()
+
+    text = asyncio.run(main())
+    assert "svcnat_connection_reads_failed_total 1.0" in text
+    assert "svcnat_build_info" in text
+    assert "svcnat_service_connections_total" not in text
 
 
 def test_a_link_that_goes_and_comes_is_followed(folder: Path, state: Path, make_netns) -> None:

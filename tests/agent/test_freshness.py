@@ -56,6 +56,21 @@ def test_a_first_pass_that_never_ends() -> None:
     assert not world.health().fresh
 
 
+def test_a_round_that_never_ends() -> None:
+    """Unhealthy, although nothing was asked: it is the round that would have found out."""
+    world = World()
+    world.freshness.began()
+    world.wait(59)
+    assert world.health().fresh
+    world.wait(1)
+    assert world.health() == Health(fresh=False, updated=5000.0)
+    assert world.freshness.under_way == 60
+    world.freshness.ended()
+    world.wait(1000)
+    assert world.health().fresh
+    assert world.freshness.under_way == 0
+
+
 def test_a_pass_answers_what_came_before_it_began() -> None:
     """What was asked during a pass is not done by it."""
     world = World()
