@@ -17,6 +17,8 @@ Identity = tuple[str, str]
 Deleted = tuple[type[Resource], str, str]
 """Kind, namespace and name of what is gone."""
 
+_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
+
 KINDS: tuple[type[Resource], ...] = (Service, EndpointSlice, Node, Pod)
 """The kinds that an agent looks at."""
 
@@ -42,6 +44,8 @@ class Desired:
     def __init__(self) -> None:
         self.services: dict[Identity, Service] = {}
         self.pods: dict[Identity, Pod] = {}
+        self.leaving: set[str] = set()
+        """The Nodes that are about to go, and so are to get no more clients from load balancers."""
         self._zones: dict[str, str] = {}
         self._slices: dict[Identity, dict[str, EndpointSlice]] = {}
         # Where a slice was: its label may name another Service now, or it may be gone.
@@ -84,6 +88,7 @@ class Desired:
         )
         self.services, self.pods = new.services, new.pods
         self._zones, self._slices, self._homes = new._zones, new._slices, new._homes
+        self.leaving = new.leaving
         return touched
 
     def _differ(self, other: Desired, service: Identity) -> bool:
@@ -105,6 +110,7 @@ class Desired:
             case Node():
                 self._zones[place[1]] = resource.metadata.labels.get(ZONE_LABEL, "")
                 touched.nodes.add(place[1])
+                (self.leaving.add if _leaves(resource) else self.leaving.discard)(place[1])
             case Pod():
                 self.pods[place] = resource
                 touched.pods.add(place)
@@ -121,7 +127,15 @@ class Desired:
             touched.services.add(home)
         elif kind is Node and place[1] in self._zones:
             del self._zones[place[1]]
+            self.leaving.discard(place[1])
             touched.nodes.add(place[1])
         elif kind is Pod and place in self.pods:
             del self.pods[place]
             touched.pods.add(place)
+
+
+def _leaves(node: Node) -> bool:
+    """True of a Node that is being deleted, or has the cluster autoscaler's taint for that (KEP-3836)."""
+    taints = node.spec.taints if isinstance(node.spec.taints, list) else []
+    tainted = any(isinstance(each, dict) and each.get("key") == _TO_BE_DELETED for each in taints)
+    return tainted or node.metadata.deletion_timestamp is not None

@@ -21,11 +21,12 @@ class Health:
     """Whether the rules keep up.
 
     ``fresh``: no request for a pass waits longer than the grace, and no round takes longer. ``updated``: the last
-    pass, seconds of the epoch.
+    pass, seconds of the epoch. ``eligible``: the node may get clients, as far as it is concerned.
     """
 
     fresh: bool
     updated: float
+    eligible: bool = True
 
 
 class Freshness:
@@ -43,6 +44,8 @@ class Freshness:
         self._lock = threading.Lock()
         self._oldest: dict[str, float] = {}  # of each target, since when a request has been waiting
         self._newest: dict[str, float] = {}
+        self.eligible = True
+        """False while all targets' Nodes are about to go."""
         self._round: float | None = None  # since when one is under way
         self._updated = now()
 
@@ -90,4 +93,4 @@ class Freshness:
         with self._lock:
             waited = self._clock() - min(self._oldest.values()) if self._oldest else 0.0
             fresh = max(waited, self.under_way) < self._grace
-            return Health(fresh, self._now() if fresh else self._updated)
+            return Health(fresh, self._now() if fresh else self._updated, self.eligible)

@@ -122,6 +122,8 @@ class Surroundings:
         while True:
             self._told.clear()
             touched, self._touched = self._touched, Touched()
+            nodes = {target.node for target, _ in reconciler.keepers}
+            self.freshness.eligible = not nodes or not nodes <= reconciler.desired.leaving
             await self._probe(reconciler.desired, touched)
             await self._check(reconciler)
             await self.update_pages()

@@ -113,9 +113,9 @@ class Pages:
 
     def _healthz(self) -> tuple[int, str]:
         health, now = self._health(), time.time()
-        # Nobody tells svcnat that a node is about to go, which is what would make it not eligible.
-        body = f'{{"lastUpdated": "{_time(health.updated)}","currentTime": "{_time(now)}", "nodeEligible": true}}'
-        return (200 if health.fresh else 503), body
+        eligible = "true" if health.eligible else "false"
+        body = f'{{"lastUpdated": "{_time(health.updated)}","currentTime": "{_time(now)}", "nodeEligible": {eligible}}}'
+        return (200 if health.fresh and health.eligible else 503), body
 
     def _livez(self) -> tuple[int, str]:
         health, now = self._health(), time.time()

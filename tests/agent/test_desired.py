@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from svcnat.agent.desired import KINDS, Desired, Identity, Touched
-from svcnat.model.objects import Deployment, EndpointSlice, Node, ObjectMeta, Resource, Service
+from svcnat.model.objects import Deployment, EndpointSlice, Node, NodeSpec, ObjectMeta, Resource, Service
 from tests.controllers.build import pod, service
 from tests.ruleset.build import slice_of
 
@@ -20,9 +20,10 @@ def a_slice(name: str, of: str, *addresses: str) -> EndpointSlice:
     return replace(made, metadata=replace(made.metadata, name=name))
 
 
-def a_node(name: str, zone: str = "") -> Node:
+def a_node(name: str, zone: str = "", *, leaves: bool = False) -> Node:
     labels = {"topology.kubernetes.io/zone": zone} if zone else {}
-    return Node(metadata=ObjectMeta(name=name, labels=labels))
+    taints = [{"key": "ToBeDeletedByClusterAutoscaler"}, "x"] if leaves else [{"key": "other"}]
+    return Node(metadata=ObjectMeta(name=name, labels=labels), spec=NodeSpec(taints=taints))
 
 
 def of_slices(desired: Desired, service: Identity) -> set[str]:
@@ -80,11 +81,28 @@ def test_a_node_has_the_zone_of_its_label() -> None:
     assert desired.zone_of("n") == ""
 
 
+def test_a_node_is_about_to_go() -> None:
+    """By its taint, or because it is being deleted; not any more without, nor when it is gone."""
+    desired, stays = Desired(), a_node("n")
+    dying = replace(stays, metadata=replace(stays.metadata, deletion_timestamp="2026-01-01T00:00:00Z"))
+    for leaves in (a_node("n", leaves=True), dying):
+        for other in ([], [stays]):
+            desired.update((), [leaves])
+            assert desired.leaving == {"n"}
+            desired.update([(Node, "", "n")], other)
+            assert desired.leaving == set()
+        desired.replace([leaves])
+        assert desired.leaving == {"n"}
+        desired.update((), [stays])
+        assert desired.leaving == set()
+
+
 names = st.sampled_from(["a", "b", "c"])
+zones = st.sampled_from(["", "east", "west"])
 resources = st.one_of(
     st.builds(lambda name, port: service(name, ports=(port,)), names, st.integers(80, 82)),
     st.builds(lambda name, of, ip: a_slice(name, of, ip), names, names, st.sampled_from(["10.0.0.1", "10.0.0.2"])),
-    st.builds(a_node, names, st.sampled_from(["", "east", "west"])),
+    st.builds(lambda name, zone, leaves: a_node(name, zone, leaves=leaves), names, zones, st.booleans()),
     st.builds(lambda name, ready: pod(name, "10.0.0.1", ready=ready), names, st.booleans()),
 )
 steps = st.lists(st.tuples(resources, st.booleans()), max_size=12)
@@ -98,6 +116,7 @@ def seen(desired: Desired) -> tuple[object, ...]:
         {each: desired.zone_of(each) for each in "abc"},
         {each: {one.metadata.name: one for one in desired.slices_of(("default", each))} for each in "abc"},
         sorted(one.metadata.name for one in desired.slices()),
+        desired.leaving,
     )
 
 

@@ -98,6 +98,21 @@ def test_healthz(run: Run) -> None:
     run(work())
 
 
+def test_a_node_that_is_about_to_go(run: Run) -> None:
+    """Load balancers are to send it no more clients, but nobody is to restart its agent (KEP-3836)."""
+
+    async def work() -> None:
+        world = World()
+        async with world.pages:
+            await world.pages.update(METRICS, HEALTHZ)
+            world.health = Health(fresh=True, updated=0.0, eligible=False)
+            status, _, body = await ask(HEALTHZ, "/healthz")
+            assert (status, json.loads(body)["nodeEligible"]) == (503, False)
+            assert await code(HEALTHZ, "/livez") == 200
+
+    run(work())
+
+
 def test_livez(run: Run) -> None:
     """Late rules are no reason to restart the agent; one that does not work any more is."""
 
