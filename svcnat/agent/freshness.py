@@ -88,6 +88,12 @@ class Freshness:
             self._oldest.pop(node, None)
             self._newest.pop(node, None)
 
+    def keeps_up(self, node: str) -> bool:
+        """Say whether that target's rules keep up, whatever those of the others do."""
+        with self._lock:
+            waited = self._clock() - self._oldest[node] if node in self._oldest else 0.0
+            return max(waited, self.under_way) < self._grace
+
     def health(self) -> Health:
         """What is true now; while everything is fresh, ``updated`` is now, as kube-proxy shows it."""
         with self._lock:

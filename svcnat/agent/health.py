@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -46,8 +46,10 @@ class HealthServers:
     them before it goes, or update soon after.
     """
 
-    def __init__(self, where: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, where: str | os.PathLike[str] | None = None, healthy: Callable[[], bool] = lambda: True) -> None:
         """Serve nothing yet, in the network namespace of that name or path; None: in the thread's.
+
+        `healthy`: whether the node's rules keep up; while they do not, every answer is 503.
 
         Raises:
             MissingError: aiohttp is not installed.
@@ -57,7 +59,7 @@ class HealthServers:
             import aiohttp.web  # noqa: F401 - the rest of this module takes it from where Python keeps it
         except ImportError as error:
             raise MissingError("health checks need the library aiohttp: pip install '.[agent]'") from error
-        self._where = where
+        self._where, self._healthy = where, healthy
         self._identity: tuple[int, int] | None = None
         self._listeners: dict[_Place, _Checked] = {}
 
@@ -109,7 +111,7 @@ class HealthServers:
         with netns.entered(self._where):  # nothing is awaited in here
             for (address, port), check in wanted.items():
                 try:
-                    opened.append(_Checked(check, listen(address, port)))
+                    opened.append(_Checked(check, listen(address, port), self._healthy))
                 except OSError as error:
                     unserved.append(Unserved(check, address, os.strerror(error.errno or 0)))
                 else:
@@ -139,26 +141,26 @@ def _places(
 class _Checked:
     """One listener, and the check that it answers at the moment."""
 
-    def __init__(self, check: HealthCheck, listening: socket.socket) -> None:
-        self.check = check
+    def __init__(self, check: HealthCheck, listening: socket.socket, healthy: Callable[[], bool]) -> None:
+        self.check, self._healthy = check, healthy
         self._listener = Listener(listening, self._answer, _log)
         self.start, self.close = self._listener.start, self._listener.close
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:  # noqa: ARG002 - all get one answer
         from aiohttp import web
 
+        healthy = self._healthy()
         headers = {
             "Content-Type": "application/json",
             "X-Content-Type-Options": "nosniff",
             "X-Load-Balancing-Endpoint-Weight": str(self.check.local_endpoints),
             "Server": "svcnat",  # instead of the versions of Python and aiohttp
         }
-        return web.Response(
-            status=200 if self.check.local_endpoints else 503, body=_body(self.check).encode(), headers=headers
-        )
+        status = 200 if self.check.local_endpoints and healthy else 503
+        return web.Response(status=status, body=_body(self.check, healthy=healthy).encode(), headers=headers)
 
 
-def _body(check: HealthCheck) -> str:
+def _body(check: HealthCheck, *, healthy: bool) -> str:
     """What kube-proxy says, to the byte; names of objects have no character that JSON would escape."""
     return (
         "{\n"
@@ -167,6 +169,6 @@ def _body(check: HealthCheck) -> str:
         f'\t\t"name": "{check.name}"\n'
         "\t},\n"
         f'\t"localEndpoints": {check.local_endpoints},\n'
-        '\t"serviceProxyHealthy": true\n'
+        f'\t"serviceProxyHealthy": {"true" if healthy else "false"}\n'
         "}"
     )

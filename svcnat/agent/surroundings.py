@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -178,7 +179,8 @@ class Surroundings:
                 continue
             try:
                 if target not in self._servers:
-                    self._servers[target] = await self._stack.enter_async_context(HealthServers(target.netns))
+                    servers = HealthServers(target.netns, functools.partial(self.freshness.keeps_up, target.node))
+                    self._servers[target] = await self._stack.enter_async_context(servers)
                 unserved = await self._servers[target].update(checks, addresses)
             except SvcnatError as error:
                 self._say(f"health checks of {target.node}", str(error))

@@ -96,10 +96,16 @@ def test_each_target_counts() -> None:
     for node in ("n1", "n2"):
         world.freshness.requested(node)
     world.wait(60)
+    assert [world.freshness.keeps_up(node) for node in ("n1", "n2", "n3")] == [False, False, True]
     world.freshness.passed("n1")
     assert not world.health().fresh
+    assert [world.freshness.keeps_up(node) for node in ("n1", "n2")] == [True, False]
     world.freshness.left("n2")
     assert world.health().fresh
+    world.freshness.began()
+    world.wait(60)
+    assert not world.freshness.keeps_up("n1")
+    world.freshness.ended()
     world.freshness.left("n2")
 
 

@@ -145,6 +145,22 @@ def test_answers_what_kube_proxy_answers(node: Node) -> None:
     assert node.listening() == 0
 
 
+def test_rules_that_do_not_keep_up_get_no_clients(node: Node) -> None:
+    """However many endpoints there are, as with kube-proxy; the body says that it is not for want of them."""
+    healthy = [True]
+
+    async def run() -> None:
+        async with HealthServers(node.name, lambda: healthy[0]) as servers:
+            await servers.update([check(2)], NODE)
+            for healthy[0], status, word in ((True, "200 OK", "true"), (False, "503 Service Unavailable", "false")):
+                said = str(await node.ask(exchange, NODE[0], 31500, "GET / HTTP/1.0\r\n\r\n"))
+                assert said.startswith(f"HTTP/1.0 {status}\r\n")
+                assert "\r\nX-Load-Balancing-Endpoint-Weight: 2\r\n" in said
+                assert said.endswith(ZERO.replace("0", "2").replace("true", word))
+
+    asyncio.run(run())
+
+
 def test_a_count_changes_under_an_open_connection(node: Node) -> None:
     """A load balancer that keeps its connection open sees every change on it, and that the check is gone."""
 
