@@ -73,10 +73,6 @@ class Notifier:
         """Say in one line how things are, for people."""
         return self._send(*self._status(text or " "))
 
-    def extend(self, seconds: float) -> bool:
-        """Say that starting, reloading or stopping takes so many seconds more, from now."""
-        return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
-
     async def keep_alive(self, alive: Callable[[], bool]) -> None:
         """Give a sign of life twice in each watchdog period while `alive` says so; for ever, or not at all."""
         while self.watchdog:

@@ -57,8 +57,6 @@ def test_a_life(manager: Manager) -> None:
     with Notifier.of_environment(environment) as notifier:
         assert notifier.status("reading 3 services")
         assert manager.heard() == ["STATUS=reading 3 services"]
-        assert notifier.extend(30)
-        assert manager.heard() == ["EXTEND_TIMEOUT_USEC=30000000"]
         assert notifier.ready("3 services, in sync")
         assert manager.heard() == ["READY=1", "STATUS=3 services, in sync"]
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
