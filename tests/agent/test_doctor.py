@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 
 from svcnat.agent.doctor.examine import examine
-from svcnat.agent.doctor.facts import Agent, Facts, Machine, Place, State, Tool, Unknown, Wanted
+from svcnat.agent.doctor.facts import Agent, Facts, Machine, Place, Spot, State, Tool, Unknown, Wanted
 from svcnat.agent.doctor.findings import ORDER, Finding
 from svcnat.agent.doctor.machine import numbers
-from svcnat.agent.doctor.strangers import fate
 from svcnat.kernel.features import FEATURES, Missing
-from svcnat.kernel.foreign import Chain, Foreign, Rule
+from svcnat.kernel.foreign import Chain, Foreign
 from svcnat.kernel.host import Address, Route
+from svcnat.kernel.steps import Compare, Load, Rule, States, Step, Untrack
+from svcnat.kernel.steps import Unknown as Unsure
 from svcnat.model.configuration import Configuration
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 MACHINE = Machine("6.1.0", NOW, (Tool("/usr/sbin/nft", "1.0.6"),))
-WANTED = Wanted(1, ("10.96.0.10",), frozenset({"10.244.0.1"}), (), NOW)
+ENDPOINT = Spot("ip", "tcp", "10.244.0.1", 8080)
+FRONTENDS = (Spot("ip", "tcp", "10.96.0.10", 80), Spot("ip", "tcp", "", 30080))
+WANTED = Wanted(1, ("10.96.0.10",), frozenset({"10.244.0.1"}), (), NOW, FRONTENDS, (ENDPOINT,))
 STATE = State("/s.db", present=True, identity="a-b", wanted=WANTED)
 SETTINGS = {
     "net/ipv4/ip_forward": "1",
@@ -35,11 +38,14 @@ SETTINGS = {
 }
 ADDRESSES = (Address("ip", "eth0", "192.0.2.1", 24, "global", frozenset()),)
 DEFAULT = Route("ip", "0.0.0.0/0", "eth0", None, 0, usable=True)
+PODS = Route("ip", "10.244.0.0/24", "cni0", None, 0, usable=True)
 PLACE = Place(
     settings=SETTINGS, addresses=ADDRESSES, routes=(DEFAULT,), families=("ip",), origin="state a-b", enter="in "
 )
 FACTS = Facts(MACHINE, STATE, agent=Agent(alive=True, detail="pid 7"), places=(PLACE,))
-TRANSLATED = Rule("translated", "accept")
+TRANSLATED = Rule("accept", (States(0, translated=True),))
+TO_PODS: tuple[Step, ...] = (Load(0, 16, "oifname"), Compare(0, ((b"cni0".ljust(16, b"\0"),) * 2,)))
+NAT = Chain("ip", "nat", "PREROUTING", "prerouting", -100, "accept", kind="nat")
 DROP = Chain("ip", "filter", "FORWARD", "forward", 0, "drop")
 
 
@@ -196,7 +202,10 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
         "warning", "bridges", "what br0 forwards", "bridge-nf-call-iptables=1",
     ),
     "another's rules": (place(origin="state c-d"), "error", "rules", "another state file", "svcnat cleanup"),
-    "no rules": (place(families=(), origin=""), "warning", "rules", "no rules are here", "svcnat run --once"),
+    "no rules": (
+        replace(place(families=(), origin=""), begin="svcnat run"),
+        "warning", "rules", "no rules are here", "svcnat run --once",
+    ),
     "rules that may not be read": (place(families=Unknown("root")), "unknown", "rules", "root", ""),
     "a policy that drops": (
         place(foreign=Foreign(chains=(DROP,))),
@@ -215,7 +224,7 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
         "error", "other rules", "a;reboot", "put the rule `ct status dnat accept` at the top",
     ),
     "a chain with exceptions": (
-        place(foreign=Foreign(chains=(replace(DROP, rules=(Rule("some", "accept"),)),))),
+        place(foreign=Foreign(chains=(replace(DROP, rules=(Rule("accept", (Unsure(),)),)),))),
         "warning", "other rules", "unless one of its rules", "iptables-nft -I FORWARD",
     ),
     "Docker's policy": (
@@ -224,32 +233,30 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
     ),
     "Docker's containers": (
         place(
+            routes=(DEFAULT, PODS),
             foreign=Foreign(
-                chains=(replace(DROP, policy="accept"),), names=frozenset({("ip", "filter", "DOCKER-USER")})
-            )
+                chains=(replace(DROP, policy="accept", rules=(Rule("drop", TO_PODS),)),),
+                names=frozenset({("ip", "filter", "DOCKER-USER")}),
+            ),
         ),
-        "warning", "Docker", "not published", "in iptables-nft -I DOCKER-USER",
+        "error", "Docker", "drops", "in iptables-nft -I DOCKER-USER",
     ),
     "libvirt's networks": (
         place(
             foreign=Foreign(
-                chains=(replace(DROP, table="libvirt_network", name="forward", policy="accept"),),
+                chains=(replace(DROP, table="libvirt_network", name="forward"),),
                 names=frozenset({("ip", "libvirt_network", "guest_input")}),
             )
         ),
-        "warning", "libvirt", "virtual machines", "in nft insert rule ip libvirt_network guest_input ct status dnat",
+        "error", "libvirt", "drops", "in nft insert rule ip libvirt_network guest_input ct status dnat",
     ),
     "libvirt's networks on iptables": (
-        place(
-            foreign=Foreign(
-                chains=(replace(DROP, policy="accept"),), names=frozenset({("ip", "filter", "LIBVIRT_FWI")})
-            )
-        ),
-        "warning", "libvirt", "virtual machines", "in iptables-nft -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT",
+        place(foreign=Foreign(chains=(DROP,), names=frozenset({("ip", "filter", "LIBVIRT_FWI")}))),
+        "error", "libvirt", "drops", "in iptables-nft -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT",
     ),
     "Docker's own tables": (
-        place(foreign=Foreign(tables=frozenset({("ip", "docker-bridges")}))),
-        "warning", "Docker", "docker-bridges", "nat-unprotected",
+        place(foreign=Foreign(chains=(replace(DROP, table="docker-bridges", name="filter-FORWARD"),))),
+        "error", "Docker", "docker-bridges", "nat-unprotected",
     ),
     "firewalld's refusal": (
         place(
@@ -257,7 +264,7 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
                 chains=(
                     replace(
                         DROP, family="inet", table="firewalld", policy="accept",
-                        rules=(Rule("some", "accept"), Rule("all", "drop")),
+                        rules=(Rule("accept", (Unsure(),)), Rule("drop")),
                     ),
                 )
             )
@@ -266,20 +273,115 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
     ),
     "ufw's policy": (
         place(foreign=Foreign(chains=(DROP,), names=frozenset({("ip", "filter", "ufw-before-forward")}))),
-        "error", "ufw", "drops", "/etc/ufw/before.rules",
+        "error", "ufw", "drops", "in sed -i '/^:ufw-before-forward /a -A ufw-before-forward -m conntrack",
     ),
     "endpoints on a host that takes nothing": (
         replace(
             place(foreign=Foreign(chains=(replace(DROP, name="INPUT", hook="input"),))),
-            state=replace(STATE, wanted=replace(WANTED, endpoints=frozenset({"192.0.2.1"}))),
+            state=replace(STATE, wanted=replace(WANTED, backends=(replace(ENDPOINT, address="192.0.2.1"),))),
         ),
         "error", "other rules", "endpoints on this host", "iptables-nft -I INPUT",
     ),
-    "kube-proxy": (
-        place(foreign=Foreign(tables=frozenset({("ip", "kube-proxy")}))), "warning", "kube-proxy", "here", "nodePort",
+    "a drop of what the host sends": (
+        place(foreign=Foreign(chains=(replace(DROP, name="OUTPUT", hook="output"),))),
+        "warning", "other rules", "by this host itself", "in iptables-nft -I OUTPUT -m conntrack",
     ),
-    "kube-proxy on iptables": (
-        place(foreign=Foreign(names=frozenset({("ip", "nat", "KUBE-SERVICES")}))), "warning", "kube-proxy", "here", "",
+    "a drop in another table of iptables": (
+        place(foreign=Foreign(chains=(replace(DROP, table="mangle"),))),
+        "error", "other rules", "mangle FORWARD", "in iptables-nft -t mangle -I FORWARD -m conntrack",
+    ),
+    "a drop of answers": (
+        place(foreign=Foreign(chains=(replace(DROP, rules=(Rule("accept", (States(8),)),)),))),
+        "error", "other rules", "drops the answers of endpoints", "--ctstate DNAT -j ACCEPT",
+    ),
+    "a drop before translation": (
+        place(foreign=Foreign(chains=(replace(DROP, table="mine", name="pre", hook="prerouting", priority=-150),))),
+        "error", "other rules", "what is sent to services", "let pass there",
+    ),
+    "a drop by a device": (
+        place(
+            addresses=(*ADDRESSES, replace(ADDRESSES[0], device="wan0", address="198.51.100.1")),
+            foreign=Foreign(
+                chains=(
+                    replace(
+                        DROP, policy="accept",
+                        rules=(Rule("drop", (Load(0, 4, "iifname"), Compare(0, ((b"wan0",) * 2,)))),),
+                    ),
+                )
+            ),
+        ),
+        "warning", "other rules", "and comes in by wan0", "ACCEPT",
+    ),
+    "a drop of one endpoint": (
+        replace(
+            place(
+                foreign=Foreign(
+                    chains=(
+                        replace(
+                            DROP, policy="accept",
+                            rules=(Rule("drop", (Load(4, 2, "transport", 2), Compare(4, ((b"\x00\x35",) * 2,)))),),
+                        ),
+                    )
+                )
+            ),
+            state=replace(
+                STATE, wanted=replace(WANTED, backends=(ENDPOINT, replace(ENDPOINT, protocol="udp", port=53)))
+            ),
+        ),
+        "warning", "other rules", "at 10.244.0.1:53/udp", "ACCEPT",
+    ),
+    "what is not tracked": (
+        place(
+            foreign=Foreign(
+                chains=(
+                    replace(
+                        DROP, table="raw", name="PREROUTING", hook="prerouting", priority=-300, policy="accept",
+                        rules=(Rule("continue", (Untrack(),), handle=7),),
+                    ),
+                )
+            )
+        ),
+        "error", "other rules", "untracked", "in nft delete rule ip raw PREROUTING handle 7",
+    ),
+    "what is not tracked by iptables-legacy": (
+        place(
+            legacy=(
+                replace(
+                    DROP, table="raw", name="PREROUTING", hook="prerouting", priority=-300, policy="accept",
+                    legacy=True,
+                    rules=(Rule("jump", target="a b"),), called={"a b": (Rule("continue", (Untrack(),), handle=2),)},
+                ),
+            )
+        ),
+        "error", "other rules", "untracked", "in iptables-legacy -t raw -D 'a b' 2",
+    ),
+    "another translation of a node port": (
+        place(
+            foreign=Foreign(
+                chains=(
+                    replace(
+                        NAT,
+                        rules=(
+                            Rule("translate", (Load(4, 2, "transport", 2), Compare(4, ((b"\x75\x80",) * 2,)))),
+                        ),
+                    ),
+                ),
+                names=frozenset({("ip", "nat", "DOCKER")}),
+            )
+        ),
+        "warning", "Docker", "translates what is sent to node port 30080", "nodePortRange",
+    ),
+    "kube-proxy, with a service of ours": (
+        place(foreign=Foreign(chains=(replace(NAT, table="kube-proxy", rules=(Rule("translate", (Unsure(),)),)),))),
+        "warning", "kube-proxy", "10.96.0.10:80, node port 30080", "nodePort",
+    ),
+    "kube-proxy, with more rules than can be read": (
+        place(
+            foreign=Foreign(
+                chains=(replace(NAT, rules=None, whole=False),), names=frozenset({("ip", "nat", "KUBE-SERVICES")})
+            )
+        ),
+        "warning", "kube-proxy", "too many to compare", "nodePort",
     ),
     "other rules that may not be read": (place(foreign=Unknown("root")), "unknown", "other rules", "root", ""),
     "iptables-legacy that may not be read": (place(legacy=Unknown("root")), "unknown", "other rules", "legacy", ""),
@@ -300,7 +402,33 @@ def test_each_trouble_is_one_finding_with_its_fix(case: tuple[Facts, str, str, s
 FINE: dict[str, Facts] = {
     "a rule that lets translated packets pass": place(foreign=Foreign(chains=(replace(DROP, rules=(TRANSLATED,)),))),
     "the same in a chain of its own": place(
-        foreign=Foreign(chains=(replace(DROP, rules=(Rule("all", "jump", "x"),), called={"x": (TRANSLATED,)}),))
+        foreign=Foreign(chains=(replace(DROP, rules=(Rule("jump", target="x"),), called={"x": (TRANSLATED,)}),))
+    ),
+    "Docker's containers, and endpoints elsewhere": place(
+        foreign=Foreign(
+            chains=(replace(DROP, policy="accept", rules=(Rule("drop", TO_PODS),)),),
+            names=frozenset({("ip", "filter", "DOCKER-USER")}),
+        )
+    ),
+    "a rule that lets just these packets pass": place(
+        routes=(DEFAULT, PODS),
+        foreign=Foreign(chains=(replace(DROP, rules=(Rule("accept", (States(2),)), Rule("accept", TO_PODS))),)),
+    ),
+    "a drop of what cannot be known": place(
+        foreign=Foreign(chains=(replace(DROP, policy="accept", rules=(Rule("drop", (Unsure(),)),)),))
+    ),
+    "a chain too long to be read": place(foreign=Foreign(chains=(replace(DROP, rules=None, whole=False),))),
+    "kube-proxy with services of its own": place(
+        foreign=Foreign(
+            tables=frozenset({("ip", "kube-proxy")}),
+            chains=(
+                replace(
+                    NAT,
+                    table="kube-proxy",
+                    rules=(Rule("translate", (Load(0, 4, "network", 16), Compare(0, ((b"\x0a\x0b\x0c\x0d",) * 2,)))),),
+                ),
+            ),
+        )
     ),
     "a drop at input, and endpoints elsewhere": place(foreign=Foreign(chains=(replace(DROP, hook="input"),))),
     "a policy for a family that no service has": place(foreign=Foreign(chains=(replace(DROP, family="ip6"),))),
@@ -335,28 +463,6 @@ def test_the_worst_comes_first_and_says_where() -> None:
     assert ranks == sorted(ranks)
     assert (found[0].node, found[0].subject) == ("node-2", "other rules")
     assert {each.node for each in found} == {"", "node-1", "node-2"}
-
-
-@pytest.mark.parametrize(
-    ("rules", "called", "expected"),
-    [
-        ((), {}, ("drop", False, False)),
-        ((Rule("all", "return"), TRANSLATED), {}, ("drop", False, False)),
-        ((Rule("all", "drop"), TRANSLATED), {}, ("drop", True, False)),
-        ((Rule("some", "drop"), TRANSLATED), {}, ("accept", True, False)),
-        ((Rule("some", "jump", "x"), Rule("all", "drop")), {}, ("drop", True, True)),
-        ((Rule("all", "jump", "x"), TRANSLATED), {"x": (Rule("all", "return"),)}, ("accept", True, False)),
-        ((Rule("all", "goto", "x"), TRANSLATED), {"x": ()}, ("drop", False, False)),
-        ((Rule("all", "jump", "x"),), {"x": (Rule("some", "accept"), Rule("all", "drop"))}, ("drop", True, True)),
-        ((Rule("all", "jump", "x"), TRANSLATED), {"x": (Rule("all", "jump", "x"),)}, ("accept", True, False)),
-        ((Rule("all", "continue"), TRANSLATED), {}, ("accept", True, False)),
-    ],
-)
-def test_the_fate_of_a_translated_packet(
-    rules: tuple[Rule, ...], called: dict[str, tuple[Rule, ...]], expected: tuple[str, bool, bool]
-) -> None:
-    """Rules for all packets and for translated ones decide; those for some only make it less sure."""
-    assert fate(replace(DROP, rules=rules, called=called)) == expected
 
 
 @pytest.mark.parametrize(

@@ -327,7 +327,10 @@ def test_rules_of_another_state_file_and_missing_rules(empty_netns: str, state: 
     with Namespace(empty_netns) as namespace:
         namespace.commit("delete table ip svcnat\ndelete table ip6 svcnat\n")
     (finding,) = (each for each in look(empty_netns, other) if each.subject == "rules")
-    assert (finding.severity, finding.fix) == ("warning", "svcnat run --once")
+    assert (finding.severity, finding.fix) == (
+        "warning",
+        f"svcnat --netns {empty_netns} --state {other} run --once",
+    )
     with Namespace(empty_netns) as namespace:
         reconcile(namespace, compile_plan(plan([service("a", "10.96.0.1")], [slice_of("a", "10.244.0.1")], Settings())))
     assert not [each for each in look(empty_netns, other) if each.subject == "rules"]

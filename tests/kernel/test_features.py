@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +14,10 @@ import pytest
 from svcnat.errors import KernelError, MissingError, PrivilegeError
 from svcnat.kernel import features, foreign, netns, reach, xtables
 from svcnat.kernel.features import FEATURES, WHOLE
-from svcnat.kernel.foreign import Chain, Rule
 from svcnat.kernel.nftables import Namespace
+from svcnat.kernel.steps import Compare, Load, Lookup, Mask, States, Unknown
+
+AF = {"ip": socket.AF_INET, "ip6": socket.AF_INET6}
 
 
 def test_this_kernel_has_everything(empty_netns: str) -> None:
@@ -94,11 +98,12 @@ def run(name: str, script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-TRANSLATED, ALL_DROP = Rule("translated", "accept"), Rule("all", "drop")
+STATUS = struct.pack("=I", 1 << 5)  # IPS_DST_NAT
+TRANSLATED = (Load(0, 4, "status"), Mask(0, 0, STATUS, bytes(4)), Compare(0, ((bytes(4), bytes(4)),), inverted=True))
 
 
 def test_chains_of_others_are_read_in_the_order_of_packets(empty_netns: str) -> None:
-    """In nftables, iptables-nft's among them; what only some translated packets match is told apart."""
+    """In nftables, iptables-nft's among them; what cannot be followed is a step of its own."""
     run(
         empty_netns,
         """
@@ -107,41 +112,100 @@ def test_chains_of_others_are_read_in_the_order_of_packets(empty_netns: str) -> 
         nft 'add chain inet f early { type filter hook forward priority -10; }'
         nft 'add chain inet f in { type filter hook input priority 0; }'
         nft 'add chain inet f nat { type nat hook prerouting priority 0; }'
+        nft 'add chain inet f out { type nat hook postrouting priority 0; }'
         nft add chain inet f sub
-        nft add rule inet f early ct state established,related accept
         nft add rule inet f early ct status dnat counter accept
-        nft add rule inet f early ct status snat accept
-        nft add rule inet f early ct status dnat limit rate 1/second accept
+        nft add rule inet f early limit rate 1/second accept
         nft add rule inet f early log prefix x counter jump sub
         nft add rule inet f early counter
         nft add rule inet f early reject
         nft add rule inet f sub ip saddr 192.0.2.1 drop
-        nft add rule inet f sub return
+        nft add chain inet f deep
+        nft add rule inet f sub 'iifname vmap { "eth0" : accept, "eth1" : goto deep }'
+        nft add rule inet f sub tcp dport 80-90 return
+        nft add rule inet f nat dnat ip to 192.0.2.1
         iptables-nft -N USER
         iptables-nft -A FORWARD -j USER
-        iptables-nft -A USER -m conntrack --ctstate DNAT -j ACCEPT
-        iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT
-        iptables-nft -A FORWARD -m conntrack ! --ctstate DNAT -j ACCEPT
+        iptables-nft -A USER -m conntrack --ctstate DNAT,RELATED -j ACCEPT
+        iptables-nft -A FORWARD -m conntrack ! --ctstate NEW -j ACCEPT
+        iptables-nft -A FORWARD -m recent --name x --rcheck -j ACCEPT
         iptables-nft -A FORWARD -j REJECT
         """,
     )
     found = foreign.read(empty_netns)
     assert found.tables == {("inet", "f"), ("ip", "filter")}
-    assert {("inet", "f", "sub"), ("inet", "f", "nat"), ("ip", "filter", "USER")} <= found.names
-    early, iptables, late, into = found.chains
-    assert (early.name, iptables.name, late.name, into.name) == ("early", "FORWARD", "late", "in")
-    assert early == Chain(
-        "inet", "f", "early", "forward", -10, "accept",
-        (
-            Rule("some", "accept"), TRANSLATED, Rule("some", "accept"), Rule("some", "accept"),
-            Rule("all", "jump", "sub"), Rule("all", "continue"), ALL_DROP,
-        ),
-        {"sub": (Rule("some", "drop"), Rule("all", "return"))},
-    )  # fmt: skip
-    assert late == Chain("inet", "f", "late", "forward", 10, "drop")
-    some = Rule("some", "accept")
-    assert iptables.rules == (Rule("all", "jump", "USER"), some, some, ALL_DROP)
-    assert iptables.called == {"USER": (TRANSLATED,)}
+    assert {("inet", "f", "sub"), ("inet", "f", "out"), ("ip", "filter", "USER")} <= found.names
+    assert found.devices["lo"] == 1
+    early, iptables, late, _, nat = found.chains
+    assert [each.name for each in found.chains] == ["early", "FORWARD", "late", "in", "nat"]
+    assert [(each.verdict, each.steps, each.target) for each in early.rules or ()] == [
+        ("accept", TRANSLATED, ""),
+        ("accept", (Unknown(),), ""),
+        ("jump", (), "sub"),
+        ("continue", (), ""),
+        ("drop", (), ""),
+    ]
+    family, lookup, port = early.called["sub"]
+    assert family.steps[1:] == (
+        Compare(0, ((b"\x02", b"\x02"),)),
+        Load(0, 4, "network", 12),
+        Compare(0, ((b"\xc0\x00\x02\x01",) * 2,)),
+    ) or family.steps[1:] == (
+        Compare(0, ((b"\x02", b"\x02"),)),
+        Load(4, 4, "network", 12),
+        Compare(4, ((b"\xc0\x00\x02\x01",) * 2,)),
+    )
+    (name, elements), *_ = early.sets.items()
+    device, asked = lookup.steps
+    assert (device, asked) == (Load(0, 16, "iifname"), Lookup(0, name, decides=True))
+    assert {(each.low.rstrip(b"\0"), each.verdict, each.target) for each in elements} == {
+        (b"eth0", "accept", ""),
+        (b"eth1", "goto", "deep"),
+    }
+    assert "deep" in early.called
+    assert port.verdict == "return"
+    assert (late.policy, late.rules, nat.kind) == ("drop", (), "nat")
+    assert nat.rules
+    assert nat.rules[0].verdict == "translate"
+    assert [(each.verdict, each.steps) for each in iptables.rules or ()] == [
+        ("jump", ()),
+        ("accept", (States(8, inverted=True),)),
+        ("accept", (Unknown(),)),
+        ("drop", ()),
+    ]
+    assert [each.steps for each in iptables.called["USER"]] == [(States(4, translated=True),)]
+
+
+def test_long_chains_and_sets_are_not_read_to_their_end(empty_netns: str) -> None:
+    """However many rules a machine has, what is read of them is bounded; that it is not all of them is told."""
+    rules = "".join(
+        f"add rule ip f {chain} ip saddr 10.0.{n // 256}.{n % 256} drop\n" for chain in "ab" for n in range(4100)
+    )
+    some = ", ".join(f"10.1.{n // 256}.{n % 256}" for n in range(2100))
+    with Namespace(empty_netns) as namespace:
+        namespace.commit(
+            "add table ip f\nadd chain ip f a { type filter hook forward priority 0; }\nadd chain ip f b\n"
+            "add chain ip f c { type filter hook forward priority 1; }\n"
+            "add chain ip f d { type filter hook forward priority 2; }\n"
+            f"add set ip f s {{ type ipv4_addr; elements = {{ {some} }}; }}\n"
+            f"add rule ip f c jump b\nadd rule ip f d ip saddr @s drop\n{rules}"
+        )
+    a, c, d = foreign.read(empty_netns).chains
+    assert (a.rules, a.whole, c.whole, d.whole) == (None, False, False, False)
+    assert (len(c.rules or ()), c.called, len(d.rules or ()), d.sets) == (1, {}, 1, {})
+
+
+def test_ranges_of_sets_are_read(empty_netns: str) -> None:
+    """Neighbours, single values, and ranges up to the greatest value."""
+    with Namespace(empty_netns) as namespace:
+        namespace.commit(
+            "add table ip f\nadd chain ip f a { type filter hook forward priority 0; }\n"
+            "add set ip f s { type inet_service; flags interval; elements = { 22, 80-90, 60000-65535 }; }\n"
+            "add rule ip f a tcp dport @s accept\n"
+        )
+    (chain,) = foreign.read(empty_netns).chains
+    found = [(int.from_bytes(each.low, "big"), int.from_bytes(each.high, "big")) for each in chain.sets["s"]]
+    assert found == [(22, 22), (80, 90), (60000, 65535)]
 
 
 @pytest.mark.parametrize("family", ["ip", "ip6"])
@@ -172,18 +236,47 @@ def test_the_older_iptables_is_read_too(empty_netns: str, family: str) -> None:
         {tool} -A OTHER -j DROP
         """,
     )
-    into, forward = xtables.read(empty_netns)
-    assert (into.hook, into.policy, into.rules) == ("input", "accept", ())
-    some = Rule("some", "accept")
-    assert forward == Chain(
-        family, "filter", "FORWARD", "forward", 0, "drop",
+    read = {each.hook: each for each in xtables.read(empty_netns)}
+    assert set(read) == {"input", "forward", "output"}
+    assert (read["input"].policy, read["input"].rules) == ("accept", ())
+    forward, bits = read["forward"], 24 if family == "ip" else 64
+    address, offset = socket.inet_pton(AF[family], net.partition("/")[0]), 12 if family == "ip" else 8
+    mask = (b"\xff" * (bits // 8)).ljust(len(address), b"\0")
+    eth0, six = b"eth0\0".ljust(16, b"\0"), bytes([6])
+    tcp = (Load(4, 1, "l4proto"), Mask(4, 4, b"\xff", b"\0"), Compare(4, ((six, six),)))
+    http = (Load(4, 2, "transport", 2), Compare(4, ((struct.pack("!H", 80),) * 2,)))
+    assert (forward.family, forward.table, forward.name, forward.policy) == (family, "filter", "FORWARD", "drop")
+    assert forward.legacy
+    assert [(each.verdict, each.steps, each.target) for each in forward.rules or ()] == [
+        ("jump", (), "USER"),
         (
-            Rule("all", "jump", "USER"), some, some, some, some, TRANSLATED, some, ALL_DROP,
-            Rule("all", "goto", "USER"),
+            "accept",
+            (
+                Load(4, len(address), "network", offset),
+                Mask(4, 4, mask, bytes(len(mask))),
+                Compare(4, ((address, address),)),
+            ),
+            "",
         ),
-        {"USER": (TRANSLATED, ALL_DROP, Rule("all", "return"))},
-        legacy=True,
-    )  # fmt: skip
+        (
+            "accept",
+            (
+                Load(4, 16, "iifname"),
+                Mask(4, 4, (b"\xff" * 5).ljust(16, b"\0"), bytes(16)),
+                Compare(4, ((eth0, eth0),)),
+            ),
+            "",
+        ),
+        ("accept", tcp, ""),
+        ("accept", (*tcp, *http), ""),
+        ("accept", (States(4, translated=True),), ""),
+        ("accept", (States(0, translated=True), Unknown()), ""),
+        ("drop", (), ""),
+        ("goto", (), "USER"),
+    ]
+    assert [each.handle for each in forward.rules or ()] == [*range(1, 10)]
+    user = [(each.verdict, each.steps) for each in forward.called["USER"]]
+    assert user == [("accept", (States(0, translated=True),)), ("drop", ()), ("return", ())]
 
 
 def test_addresses_without_a_way_are_named(make_netns: Callable[[], str]) -> None:

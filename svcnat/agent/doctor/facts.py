@@ -44,11 +44,28 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """Where something is served: tcp, udp or sctp, an address ("": every one of a node's), and a port."""
+
+    family: Family
+    protocol: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        """As people write it, with the protocol if it is not TCP."""
+        address = f"[{self.address}]" if ":" in self.address else self.address or "node port "
+        colon = ":" if self.address else ""
+        return f"{address}{colon}{self.port}" + (f"/{self.protocol}" if self.protocol != "tcp" else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What the objects of a state file ask for.
 
     ``addresses``: those that clients use, node ports aside. ``endpoints``: the endpoints' addresses. ``ending``: the
     Services that end connections to endpoints that go. ``newest``: the latest time that an object was made.
+    ``frontends`` are where clients connect to, ``backends`` the endpoints that may have new connections.
     """
 
     services: int = 0
@@ -56,6 +73,8 @@ class Wanted:
     endpoints: frozenset[str] = frozenset()
     ending: tuple[str, ...] = ()
     newest: datetime | None = None
+    frontends: tuple[Spot, ...] = ()
+    backends: tuple[Spot, ...] = ()
 
     def has(self, family: Family) -> bool:
         """True if clients use an address of that family."""

@@ -138,7 +138,10 @@ def _rules(facts: Facts, place: Place) -> Iterator[Finding]:
         )
     elif isinstance(wanted, Wanted) and wanted.services and not place.families:
         yield Finding(
-            "warning", "rules", f"{state.path} has services, and no rules are here", "svcnat run --once"
-        )  # fmt: skip
+            "warning",
+            "rules",
+            f"{state.path} has services, and no rules are here",
+            facts.begin + ("" if place.node else " --once"),
+        )
     else:
         yield Finding("ok", "rules", f"svcnat's, {' and '.join(place.families)}" if place.families else "none yet")

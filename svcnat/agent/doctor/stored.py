@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from svcnat.agent.doctor.facts import State, Unknown, Wanted
+from svcnat.agent.doctor.facts import Spot, State, Unknown, Wanted
 from svcnat.errors import StoreError
 from svcnat.model.objects import EndpointSlice, Service
 from svcnat.model.services import cluster_ips_of
@@ -77,15 +77,28 @@ def _wanted(snapshot: Snapshot) -> Wanted:
     addresses: dict[str, None] = {}
     endpoints = set()
     ending = []
+    frontends: dict[Spot, None] = {}
+    backends: dict[Spot, None] = {}
     for (namespace, name), ports in planned.services.items():
         for port in ports:
             addresses |= {frontend.address: None for frontend in port.frontends if frontend.address}
             endpoints |= {address for address, _ in port.endpoints.serving}
+            family, protocol = port.family, port.protocol
+            frontends |= {Spot(family, protocol, each.address, each.port): None for each in port.frontends}
+            backends |= {Spot(family, protocol, *each): None for each in port.endpoints.cluster.backends}
         if any(port.terminate_after is not None for port in ports):
             ending.append(f"{namespace}/{name}")
     made = [when for each in (*services, *slices) if (when := _time(each.metadata.creation_timestamp))]
     count = sum(bool(cluster_ips_of(each.spec)) for each in services)
-    return Wanted(count, tuple(addresses), frozenset(endpoints), tuple(ending), max(made, default=None))
+    return Wanted(
+        count,
+        tuple(addresses),
+        frozenset(endpoints),
+        tuple(ending),
+        max(made, default=None),
+        tuple(frontends),
+        tuple(backends),
+    )
 
 
 def _time(text: object) -> datetime | None:

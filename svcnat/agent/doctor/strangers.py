@@ -1,117 +1,190 @@
-"""Findings about other programs' rules: those that drop what svcnat translated, and those that translate, too.
+"""Findings about other programs' rules: those that drop what svcnat translated, translate it too, or keep it untracked.
 
 svcnat touches no other program's table, so it can only say what to allow there. An accept in one table does not
-outweigh a drop in another: each chain at the hook has its say (nft(8)).
+outweigh a drop in another: each chain at the hook has its say (nft(8)). What a chain does is not guessed from whose it
+is: the packets of the services go through it on paper.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from svcnat.agent.doctor.facts import Facts, Place, Unknown, Wanted
-from svcnat.agent.doctor.findings import Finding, not_known
-from svcnat.kernel.foreign import Chain, Foreign, Rule, Verdict
+from svcnat.agent.doctor.findings import Finding, not_known, some
+from svcnat.agent.doctor.packets import Sent, Traffic, families_of
+from svcnat.agent.doctor.paper import Ends, follow
+from svcnat.kernel.foreign import Chain, Foreign
 from svcnat.ruleset.nouns import TABLE
 
-_DEPTH = 16  # the kernel's own limit of chains that call chains (NFT_JUMP_STACK_SIZE)
 # What nft takes for a name without quotes; its own words among them are refused by nft, which does no harm.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_/\\.-]*")
 _TOOLS = {"ip": "iptables", "ip6": "ip6tables"}
-# Programs that drop what is sent to their own guests, and accept what else there is.
-_REFUSALS = {
-    "Docker": "what is sent to ports of containers that are not published",
-    "libvirt": "what is sent to virtual machines behind a network of mode nat",
-}
+_TABLES_OF_IPTABLES = ("filter", "mangle", "raw", "nat", "security")
+_HOOKS_OF_IPTABLES = ("FORWARD", "INPUT", "OUTPUT", "PREROUTING", "POSTROUTING")
+_TRANSLATION, _TRACKING = -100, -200  # NF_IP_PRI_NAT_DST, _CONNTRACK
 
 
 def check(facts: Facts, place: Place) -> Iterator[Finding]:
-    """The findings about chains at forward, and at input if endpoints are this host's own."""
+    """The findings about chains at hooks that packets of services pass."""
     foreign, legacy = place.foreign, place.legacy
     if isinstance(foreign, Unknown):
         yield not_known("other rules", "other programs' rules", foreign)
         foreign = Foreign()
     elif isinstance(legacy, Unknown):
         yield not_known("other rules", "the rules of iptables-legacy", legacy)
-    chains = (*foreign.chains, *(legacy if isinstance(legacy, tuple) else ()))
-    hooks = {"forward", "input"} if _own_endpoints(facts, place) else {"forward"}
+    chains = [
+        chain
+        for chain in (*foreign.chains, *(legacy if isinstance(legacy, tuple) else ()))
+        if chain.table != TABLE
+        and not (isinstance(facts.state.wanted, Wanted) and facts.state.wanted.lacks(chain.family))
+    ]
     troubled = False
-    wanted = facts.state.wanted
     for chain in chains:
-        spared = isinstance(wanted, Wanted) and wanted.lacks(chain.family)
-        if chain.hook in hooks and chain.table != TABLE and not spared:
-            for finding in _judge(place, chain, foreign):
-                troubled = True
-                yield finding
-    for finding in _others(foreign):
+        for finding in _judge(_Case(facts, place, foreign, chain)):
+            troubled = True
+            yield finding
+    for finding in _proxies(chains, foreign):
         troubled = True
         yield finding
     if not troubled and isinstance(place.foreign, Foreign):
-        yield Finding("ok", "other rules", f"none of {len(chains)} filter chains drops what svcnat sends on")
+        yield Finding("ok", "other rules", f"none of {len(chains)} chains keeps packets of services from their way")
 
 
-def _own_endpoints(facts: Facts, place: Place) -> bool:
-    wanted = facts.state.wanted
-    if not isinstance(wanted, Wanted) or not isinstance(place.addresses, tuple):
-        return False
-    return any(each.address in wanted.endpoints for each in place.addresses)
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One chain, and what it takes to judge it."""
+
+    facts: Facts
+    place: Place
+    foreign: Foreign
+    chain: Chain
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self.facts, self.place)
+
+    @property
+    def title(self) -> str:
+        chain = self.chain
+        return f"{'iptables-legacy' if chain.legacy else 'chain'} {chain.family} {chain.table} {chain.name}"
+
+    @property
+    def subject(self) -> str:
+        return _program(self.chain, self.foreign) or "other rules"
 
 
-def fate(chain: Chain) -> tuple[Verdict, bool, bool]:
-    """What a chain does with a translated packet that no rule for some packets only decides about.
-
-    Returns:
-        accept or drop; whether a rule said so, and not the policy; whether a rule for some packets may have accepted it
-        before.
-
-    """
-    verdict, exceptions = _walk(chain.rules, chain.called, 0)
-    if verdict in ("accept", "drop"):
-        return verdict, True, exceptions
-    return chain.policy, False, exceptions
-
-
-def _walk(rules: tuple[Rule, ...], called: Mapping[str, tuple[Rule, ...]], depth: int) -> tuple[Verdict, bool]:
-    exceptions = False
-    for rule in rules:
-        if rule.matches == "some":
-            exceptions |= rule.verdict in ("accept", "jump", "goto")
-        elif rule.verdict in ("jump", "goto") and depth < _DEPTH:
-            verdict, more = _walk(called.get(rule.target, ()), called, depth + 1)
-            exceptions |= more
-            if verdict != "continue" or rule.verdict == "goto":
-                return verdict, exceptions
-        elif rule.verdict in ("accept", "drop"):
-            return rule.verdict, exceptions
-        elif rule.verdict == "return":
-            return "continue", exceptions
-    return "continue", exceptions
+def _judge(case: _Case) -> Iterator[Finding]:
+    if case.chain.kind == "nat":
+        yield from _translates(case)
+        return
+    families, traffic, hook = families_of(case.chain.family), case.traffic, case.chain.hook
+    match hook:
+        case "forward" | "postrouting":
+            sent = [each for family in families for each in traffic.forwarded(family)]
+            answers = [each for family in families for each in traffic.forwarded(family, answers=True)]
+            yield from _drops(case, sent, answers, "endpoints")
+        case "input":
+            yield from _drops(
+                case, [each for family in families for each in traffic.taken(family)], [], "endpoints on this host"
+            )
+        case "output":
+            own = [each for family in families for each in traffic.sent(family)]
+            for finding in _drops(case, own, [], "endpoints by this host itself"):
+                yield Finding("warning", finding.subject, finding.message, finding.fix)
+            if case.chain.priority <= _TRACKING:
+                asked = [each for family in families for each in traffic.asked(family, case.chain.priority, own=True)]
+                yield from _untracks(case, asked)
+        case "prerouting" if case.chain.priority <= _TRANSLATION:
+            asked = [each for family in families for each in traffic.asked(family, case.chain.priority)]
+            answered = [each for family in families for each in traffic.answered(family)]
+            yield from _drops(case, asked, [], "services")
+            if case.chain.priority <= _TRACKING:
+                yield from _untracks(case, [*asked, *answered])
 
 
-def _judge(place: Place, chain: Chain, foreign: Foreign) -> Iterator[Finding]:
-    verdict, by_rule, exceptions = fate(chain)
-    program = _program(chain, foreign)
-    subject = program or "other rules"
-    what = f"{'iptables-legacy' if chain.legacy else 'chain'} {chain.family} {chain.table} {chain.name}"
-    ends = "endpoints on this host" if chain.hook == "input" else "endpoints"
-    if verdict == "drop":
+def _drops(case: _Case, sent: list[Sent], answers: list[Sent], whom: str) -> Iterator[Finding]:
+    """A chain that drops what it should let pass, or its answers; sure if no unknown of a packet could change that."""
+    ends = [(each, follow(case.chain, each.packet)) for each in sent]
+    lost = [each for each, end in ends if end.drop and not end.accept]
+    unsure = [each for each, end in ends if end.drop and end.accept]
+    passed = [each for each, end in ends if not end.drop]
+    if lost or unsure:
+        exceptions = _but(lost, passed) if lost else ", unless one of its rules lets it pass"
         yield Finding(
-            "warning" if exceptions else "error",
-            subject,
-            f"{what} drops what is sent to {ends}" + (", unless one of its rules lets it pass" if exceptions else ""),
-            _allow(place, chain, foreign),
+            "warning" if passed or unsure else "error",
+            case.subject,
+            f"{case.title} drops what is sent to {whom}{exceptions}",
+            _allow(case),
         )
-    elif program in _REFUSALS and not by_rule and chain.hook == "forward":
+        return
+    if any((end := follow(case.chain, each.packet)).drop and not end.accept for each in answers):
+        yield Finding("error", case.subject, f"{case.title} drops the answers of {whom}", _allow(case))
+
+
+def _but(lost: Iterable[Sent], passed: list[Sent]) -> str:
+    """Which of the packets it is that are dropped, where others pass."""
+    devices = dict.fromkeys(each.device for each in lost)
+    if not passed:
+        return ""
+    if not devices.keys() & {each.device for each in passed}:
+        return f" and comes in by {some([*devices])}"
+    spots = dict.fromkeys(str(each.spot) for each in lost)
+    return f" at {some([*spots])}"
+
+
+def _untracks(case: _Case, packets: list[Sent]) -> Iterator[Finding]:
+    """A rule that hides packets from connection tracking, without which nothing is translated."""
+    chain = case.chain
+    for each in packets:
+        untracks = follow(chain, each.packet).untracks
+        if untracks is None:
+            continue
+        name, handle = untracks
+        fix = "remove the rule with notrack there, or have it spare services and their endpoints"
+        if chain.legacy:
+            tool = f"{_TOOLS[chain.family]}-legacy"
+            fix = f"{case.place.enter}{tool} -t {chain.table} -D {shlex.quote(name)} {handle}"
+        elif all(map(_PLAIN.fullmatch, (chain.table, name))):
+            fix = f"{case.place.enter}nft delete rule {chain.family} {chain.table} {name} handle {handle}"
         yield Finding(
-            "warning", subject, f"{what} calls chains that drop {_REFUSALS[program]}", _allow(place, chain, foreign)
+            "error",
+            case.subject,
+            f"{case.title} keeps packets of {each.spot} from connection tracking: untracked, they are not translated",
+            fix,
+        )
+        return
+
+
+def _translates(case: _Case) -> Iterator[Finding]:
+    """Another translation of what svcnat translates: which of the two comes first is an accident."""
+    families, own = families_of(case.chain.family), case.chain.hook == "output"
+    sent = [each for family in families for each in case.traffic.asked(family, _TRANSLATION, own=own)]
+    ends: list[tuple[Sent, Ends]] = [(each, follow(case.chain, each.packet)) for each in sent]
+    both = list(dict.fromkeys(str(each.spot) for each, end in ends if end.translate))
+    if both:
+        yield Finding(
+            "warning",
+            "kube-proxy" if _is_proxy(case.chain, case.foreign) else case.subject,
+            f"{case.title} translates what is sent to {some(both)}, as svcnat does: whose rules come first has it",
+            "give those services another address or node port (serviceCIDR and nodePortRange in the configuration say "
+            "from where they come), or remove that rule",
         )
 
 
-def _allow(place: Place, chain: Chain, foreign: Foreign) -> str:
+def _allow(case: _Case) -> str:
     """What lets translated packets, and their answers, pass in a chain that drops them."""
-    names = _names(chain, foreign)
-    program = _program(chain, foreign)
+    place, chain, foreign = case.place, case.chain, case.foreign
+    names, program = _names(chain, foreign), _program(chain, foreign)
+    if chain.hook == "prerouting":
+        return "let pass there what is sent to services and node ports, and what their endpoints answer"
+    if chain.table == "docker-bridges":
+        return (
+            "no other table can allow it: make the endpoints' network so that all ports may be reached: docker network "
+            "create -o com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected NAME"
+        )
     if program == "firewalld":
         return (
             "set StrictForwardPorts=no in /etc/firewalld/firewalld.conf and run `firewall-cmd --reload`; or put the "
@@ -120,15 +193,19 @@ def _allow(place: Place, chain: Chain, foreign: Foreign) -> str:
             else "open the endpoints' ports: firewall-cmd --permanent --add-port=PORT/tcp, and firewall-cmd --reload"
         )
     if program == "ufw":
-        before = f"ufw{'6' if chain.family == 'ip6' else ''}-before-{chain.hook}"
-        rules = f"/etc/ufw/before{'6' if chain.family == 'ip6' else ''}.rules"
-        return f"add `-A {before} -m conntrack --ctstate DNAT -j ACCEPT` to {rules} before COMMIT, and run `ufw reload`"
+        six = "6" if chain.family == "ip6" else ""
+        before = f"ufw{six}-before-{chain.hook}"
+        rule = f"-A {before} -m conntrack --ctstate DNAT -j ACCEPT"
+        return f"{place.enter}sed -i '/^:{before} /a {rule}' /etc/ufw/before{six}.rules && {place.enter}ufw reload"
     if program == "libvirt" and chain.table == "libvirt_network" and "guest_input" in names:
         return f"{place.enter}nft insert rule {chain.family} libvirt_network guest_input ct status dnat accept"
-    if chain.legacy or (chain.table == "filter" and chain.name in ("FORWARD", "INPUT") and chain.family in _TOOLS):
+    if chain.legacy or (
+        chain.family in _TOOLS and chain.table in _TABLES_OF_IPTABLES and chain.name in _HOOKS_OF_IPTABLES
+    ):
         first = "DOCKER-USER" if chain.hook == "forward" and "DOCKER-USER" in names else chain.name
         tool = _TOOLS[chain.family] + ("-legacy" if chain.legacy else "-nft")  # either may be called iptables
-        return f"{place.enter}{tool} -I {first} -m conntrack --ctstate DNAT -j ACCEPT"
+        table = "" if chain.table == "filter" else f"-t {chain.table} "
+        return f"{place.enter}{tool} {table}-I {first} -m conntrack --ctstate DNAT -j ACCEPT"
     if _PLAIN.fullmatch(chain.table) and _PLAIN.fullmatch(chain.name):
         return f"{place.enter}nft insert rule {chain.family} {shlex.quote(chain.table)} {shlex.quote(chain.name)} " \
             "ct status dnat accept"  # fmt: skip
@@ -140,7 +217,9 @@ def _program(chain: Chain, foreign: Foreign) -> str:
     names = _names(chain, foreign)
     if chain.table in ("firewalld", "libvirt_network"):
         return chain.table.partition("_")[0]
-    if chain.table != "filter":
+    if chain.table == "docker-bridges":
+        return "Docker"
+    if chain.table not in ("filter", "nat"):
         return ""
     if any(name.startswith(("ufw-", "ufw6-")) for name in names):
         return "ufw"
@@ -156,21 +235,16 @@ def _names(chain: Chain, foreign: Foreign) -> set[str]:
     return {name for family, table, name in foreign.names if (family, table) == (chain.family, chain.table)}
 
 
-def _others(foreign: Foreign) -> Iterator[Finding]:
-    if any(name == "docker-bridges" for _, name in foreign.tables):
-        yield Finding(
-            "warning",
-            "Docker",
-            "table docker-bridges drops what is sent to ports of containers that are not published; no other table can "
-            "allow it",
-            "make the endpoints' network so that all ports may be reached: docker network create "
-            "-o com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected NAME",
-        )
-    proxies = {"kube-proxy"} & {name for _, name in foreign.tables}
-    if proxies or any(name == "KUBE-SERVICES" for _, _, name in foreign.names):
+def _is_proxy(chain: Chain, foreign: Foreign) -> bool:
+    return chain.table == "kube-proxy" or "KUBE-SERVICES" in _names(chain, foreign)
+
+
+def _proxies(chains: list[Chain], foreign: Foreign) -> Iterator[Finding]:
+    """A kube-proxy with more rules than can be looked through: whether it has the same services is not known."""
+    if any(_is_proxy(each, foreign) and not each.whole for each in chains if each.kind == "nat"):
         yield Finding(
             "warning",
             "kube-proxy",
-            "its rules are here, too: both answer for an address or a node port that both have",
+            "its rules are here, too many to compare: both answer for an address or a node port that both have",
             "set serviceCIDR and nodePortRange in svcnat's configuration to ranges that the cluster does not use",
         )
