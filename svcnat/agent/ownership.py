@@ -29,7 +29,11 @@ def require(namespace: Namespace, identity: str | None, netns: str | None = None
         if origin and (identity is None or not origin.startswith(identity)):
             where = f'network namespace "{netns}"' if netns else "this network namespace"
             whose, way_out = (
-                ("another", "`svcnat cleanup` gives them up, --netns names another place")
+                (
+                    "another",
+                    "`svcnat run --once --force` takes them over, `svcnat cleanup` removes them, "
+                    "--netns names another place",
+                )
                 if identity
                 else ("a", "--force takes them over")
             )

@@ -114,7 +114,13 @@ class Reconciler:
         return done
 
     def state(self, *, deep: bool = False) -> AgentState:
-        """How everything fares; `deep`: after reading the kernel's rules."""
+        """How everything fares; `deep`: after reading the kernel's rules, and looking at all objects."""
+        trouble = self.trouble
+        if deep and not trouble:
+            try:
+                self._source.examine()
+            except SvcnatError as error:
+                trouble = str(error)
         return AgentState(
             pid=os.getpid(),
             version=__version__,
@@ -122,7 +128,7 @@ class Reconciler:
             revision=self._source.revision,
             uptime=self._clock() - self._began,
             targets=tuple(self._tell(member, deep=deep) for member in self._members),
-            troubles=tuple(self.trouble.splitlines()),
+            troubles=tuple(trouble.splitlines()),
         )
 
     @property

@@ -70,6 +70,15 @@ class Source(Protocol):
         """Bring `desired` up to date; after an error it is as it was."""
         ...
 
+    def examine(self) -> None:
+        """Look at all of it, also at what did not change.
+
+        Raises:
+            StoreError: it could not be read again.
+
+        """
+        ...
+
     def write(self, results: Sequence[Result], happenings: Sequence[Happening]) -> None:
         """Write down what probes found out, and what is to be told of objects; those that are gone are left out.
 
@@ -156,6 +165,11 @@ class StateFile:
                 touched = desired.update(changes.deleted, changes.written)
             self.revision, self._anew = snapshot.revision, False
         return touched
+
+    def examine(self) -> None:
+        """See :class:`Source`."""
+        if self.store:
+            self.store.examine()
 
     @contextlib.contextmanager
     def _closing_what_is_broken(self) -> Iterator[None]:
@@ -271,6 +285,9 @@ class Manifests:
                 node_ports=config.node_ports,
                 load_balancer_pool=config.load_balancer_pool,
             )
+
+    def examine(self) -> None:
+        """See :class:`Source`: every file is read again when one of them changes."""
 
     def write(self, results: Sequence[Result], happenings: Sequence[Happening]) -> None:  # noqa: ARG002 - no store
         """See :class:`Source`: results are remembered, what happened is not."""

@@ -168,6 +168,21 @@ class Store:
             changed = Transaction(then, self._ranges, self._clock, self._randbelow, graceful=self._graceful)
             yield Snapshot(now), changed
 
+    def examine(self) -> None:
+        """Look through the whole file for damage, also where nobody reads: some milliseconds for thousands of objects.
+
+        Raises:
+            StoreError: it is damaged, or cannot be read.
+
+        """
+        with reporting(self.path):
+            self._require_file()
+            # One that was used before remembers pages as they were.
+            with closing(self._connect().connection) as connection:
+                found = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if found != [("ok",)]:
+            raise StoreError(f"{self.path}: {DAMAGED}")
+
     def watch(self) -> Watch:
         """Return what notices commits, of whomever, and that another file took this one's place; close it as well.
 
