@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from hashlib import blake2s
 from itertools import starmap
@@ -19,11 +20,13 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
-from svcnat.errors import EndedError, KernelError, PrivilegeError
+from svcnat.errors import BusyError, EndedError, KernelError, PrivilegeError
 from svcnat.kernel import lock, netns, unix
 
 _PATIENCE = 60.0  # seconds: a first pass over many services may be under way
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
+_SILENCE = 10.0  # seconds until an agent that holds the lock listens: it reads all objects in between
+_PAUSE = 0.05  # seconds between two looks whether it does
 _ENDED = "the agent ended before it answered; the rules stay as they are"
 GROUP = "svcnat"
 """Whoever is in this group of the system may talk to an agent."""
@@ -166,19 +169,31 @@ class Client:
     def of_state(cls, state: str | os.PathLike[str], places: Iterable[str | None]) -> Self | None:
         """Connect to the agent that follows a state file, in one of these network namespaces; None if there is none.
 
-        It may have been given another path of the same file.
+        It may have been given another path of the same file. One that begins, or ends, is waited for.
 
         Raises:
             PrivilegeError: there is one, and this user may not talk to it.
+            BusyError: there is one, and it does not listen.
 
         """
-        if found := cls.find(socket_of_state(state)):
-            return found
-        for each in places:
-            holder = lock.holder(each)
-            if holder and holder.follows and _is_same(holder.follows, state):
-                return cls.find(socket_of_state(holder.follows))
-        return None
+        places = tuple(places)
+        deadline = time.monotonic() + _SILENCE
+        while True:
+            if found := cls.find(socket_of_state(state)):
+                return found
+            holders = [holder for each in places if (holder := lock.holder(each)) and holder.follows]
+            holders = [holder for holder in holders if _is_same(holder.follows, state)]
+            if not holders:
+                return None
+            socket_path = socket_of_state(holders[0].follows)
+            if found := cls.find(socket_path):
+                return found
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    f"an agent (pid {holders[0].pid}) follows these objects, and does not listen at {socket_path}: "
+                    "SVCNAT_RUNTIME_DIR is to be the same for it and for commands"
+                )
+            time.sleep(_PAUSE)
 
     def __enter__(self) -> Self:
         return self

@@ -26,6 +26,10 @@ FileId = tuple[int, int]
 _TRIES = 3
 
 
+class UndecodableError(Exception):
+    """An object in a state file is not what it says that it is."""
+
+
 class Connected(NamedTuple):
     """A connection, the file that it is to, and whether SQLite takes that for one that nobody ever writes to."""
 
@@ -109,6 +113,8 @@ def reporting(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {_advice(error)}") from error
+    except UndecodableError as error:
+        raise StoreError(f"{path}: {DAMAGED}: {error}") from error
     except UnicodeDecodeError as error:  # of a name in a damaged schema, or of what SQLite says of it
         raise StoreError(f"{path}: {DAMAGED}") from error
 

@@ -18,6 +18,8 @@ SUFFIXES = (".json", ".yaml", ".yml")
 MAX_BYTES = 256 << 20
 """Larger input is refused: it is a mistake, or meant to hurt."""
 
+_PART = 1 << 20  # bytes
+
 
 def read_sources(
     paths: Iterable[str], *, recursive: bool = False, stdin: BinaryIO | None = None
@@ -83,11 +85,14 @@ class _Reader:
 
     def keep(self, source: str, file: BinaryIO) -> None:
         """Read an open file to its end."""
-        data = file.read(MAX_BYTES + 1)
+        data = bytearray()
+        # A buffer for the largest file there may be is more than some machines promise for the smallest one.
+        while len(data) <= MAX_BYTES and (part := file.read(_PART)):
+            data += part
         if len(data) > MAX_BYTES:
             self.findings.append(Finding(source, 0, "", "", f"larger than {MAX_BYTES >> 20} MiB"))
         else:
-            self.sources.append((source, data))
+            self.sources.append((source, bytes(data)))
 
     def _folder(self, path: Path, *, named: bool) -> int:
         if not named and (path.is_symlink() or not self.recursive):

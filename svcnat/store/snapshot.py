@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import msgspec
 
-from svcnat.errors import StoreError
 from svcnat.model.kinds import BY_NAME, KINDS
 from svcnat.model.objects import Event, Resource, Service
 from svcnat.model.selectors import matches
+from svcnat.store.connections import UndecodableError
 from svcnat.store.index import digest
 
 R = TypeVar("R", bound=Resource)
@@ -208,9 +208,7 @@ def _decode(kind: type[R], body: bytes) -> R:
     try:
         decoded: R = _decoder(kind).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"the state file holds a {kind.__name__} that cannot be read ({error}); restore a backup"
-        ) from error
+        raise UndecodableError(f"it holds a {kind.__name__} that cannot be read: {error}") from error
     return decoded
 
 

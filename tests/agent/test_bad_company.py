@@ -16,15 +16,20 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from svcnat import api
+from svcnat.agent import control
 from svcnat.agent.keeper import Keeper
 from svcnat.agent.reconciler import Reconciler
 from svcnat.agent.sources import StateFile
 from svcnat.agent.surroundings import Surroundings
-from svcnat.errors import KernelError
+from svcnat.errors import BusyError, KernelError
 from svcnat.kernel import netns
 from svcnat.kernel.libnftables import Libnftables
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
+from svcnat.model.objects import Service
 from svcnat.ruleset.diff import Change
 from svcnat.store.sqlite import Store
 from tests.agent.running import (
@@ -245,10 +250,15 @@ def test_a_second_agent_says_so_and_ends(folder: Path, state: Path, store: Store
             ("run", "--once", "--state", state),
             ("sync", "-f", agent.config),
             ("cleanup",),
-            ("delete", "service", "web-1", "--state", state),
         ):
             done = svcnat(*command, "--netns", where)
             assert (done.returncode, "Traceback" in done.stderr) == (1, False), (command, done.stderr)
+        monkeypatch.setattr(control, "_SILENCE", 0.2)
+        with (
+            api.Cluster.open(state=state, config=agent.config, netns=where) as cluster,
+            pytest.raises(BusyError, match=rf"\(pid {agent.pid}\) follows these objects, and does not listen at"),
+        ):
+            cluster.delete([(Service, "default", "web-1")])
         monkeypatch.setenv("SVCNAT_RUNTIME_DIR", str(folder))
         assert until(agent.in_step, "in step")
         assert agent.target.drift == 0

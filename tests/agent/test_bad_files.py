@@ -181,3 +181,28 @@ def test_a_full_disk_keeps_no_rule_waiting(folder: Path, objects: Path, empty_ne
             assert witness.reaches(2)
     finally:
         subprocess.run(["umount", "-l", objects], check=True)
+
+
+def test_commands_wait_for_an_agent_whose_socket_went(
+    folder: Path, objects: Path, empty_netns: str, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removed the runtime folder, or the agent has only begun: it will listen soon, and so nothing fails."""
+    runtime = folder / "run"
+    monkeypatch.setenv("SVCNAT_RUNTIME_DIR", str(runtime))
+    with Store.open(objects / "state.db") as store:
+        web(store)
+    manifest = folder / "manifest.json"
+    with alone(folder, objects, empty_netns) as agent:
+        for number in (2, 3):
+            shutil.rmtree(runtime)
+            items = [service(f"web-{number}", number), endpoints(f"web-{number}", *ENDPOINTS)]
+            manifest.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+            done = agent.run("apply", "-f", str(manifest))
+            assert (done.returncode, done.stderr) == (0, "")
+            assert witness.reaches(number)
+        agent.kill()
+        agent.begin(wait=False)
+        done = agent.run("delete", "service", "web-3")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not witness.reaches(3)
+        agent.wait()
