@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import itertools
 import os
 import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,6 +48,7 @@ from tests.agent.running import (
     svcnat,
     web,
 )
+from tests.agent.witness import Witness
 from tests.agents import CONFIG, until
 
 # --- events, links, namespaces -----------------------------------------------------------------------------------
@@ -94,6 +97,58 @@ def test_lost_events_are_counted_and_looked_for(state: Path, store: Store, make_
         assert agent.round(objects=True) == ["synced"]
         assert agent.observer.full <= passes + 1
         assert not differences(state, where, node="n1")
+
+
+def listeners(pid: int) -> Iterator[socket.socket]:
+    """The sockets of another process that the kernel tells of what happens."""
+    process = os.pidfd_open(pid)
+    try:
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            if not str(each.readlink()).startswith("socket:"):
+                continue
+            found = ctypes.CDLL(None, use_errno=True).syscall(438, process, int(each.name), 0)  # pidfd_getfd(2)
+            if found < 0:
+                pytest.skip(f"nobody may look into another process here: {os.strerror(ctypes.get_errno())}")
+            with socket.socket(fileno=found) as same:
+                if same.family == socket.AF_NETLINK and same.getsockname()[1]:
+                    yield same
+    finally:
+        os.close(process)
+
+
+@pytest.mark.packets
+def test_an_agent_that_lost_events_finds_what_they_told(folder: Path, store: Store, make_netns) -> None:
+    """A process of its own, without room for what it is told: rules come back, and node ports follow the address."""
+    where, peer = make_netns(), make_netns()
+    link(where, peer, "198.18.0.1")
+    web(store, type="NodePort", ports=[{"port": 80, "targetPort": 8080, "nodePort": 30080}])
+    noise = "; ".join(f"add table ip noise{number}" for number in range(300))
+    with Witness(where) as witness, Running(folder, where) as agent:
+        assert witness.reaches()
+        assert len([shrink(each.fileno()) for each in listeners(agent.pid)]) == 2
+        for number in range(1, 4):
+            agent.signal(signal.SIGSTOP)
+            nft(where, noise)
+            nft(where, "delete table ip svcnat")
+            nft(where, noise.replace("add", "delete"))
+            assert not witness.reaches()
+            agent.signal(signal.SIGCONT)
+            until(witness.reaches, "repaired")
+            until(agent.in_step, "in step")
+            assert agent.target.drift == number
+            assert agent.said("somebody else changed the rules: more happened than could be read")
+            agent.signal(signal.SIGSTOP)
+            lines = [
+                f"address {verb} 203.0.113.{each}/32 dev eth0" for verb in ("add", "delete") for each in range(100)
+            ]
+            lines += [f"address delete 198.18.0.{number}/24 dev eth0", f"address add 198.18.0.{number + 1}/24 dev eth0"]
+            lines += ["route replace default via 198.18.0.254"]
+            with netns.entered(where):
+                subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
+            agent.signal(signal.SIGCONT)
+            until(lambda n=number: node_port_addresses(where) == f"198.18.0.{n + 1}", "the node port follows")
+            until(agent.in_step, "in step")
+    assert not differences(agent.state, where)
 
 
 def test_lost_events_show_in_the_metrics(folder: Path, store: Store) -> None:
