@@ -118,7 +118,7 @@ class Edits:
     def patch(
         self,
         wanted: Iterable[Place],
-        patch: dict[str, Any],
+        patch: dict[str, Any] | list[Any],
         *,
         strategic: bool = True,
         status: bool = False,
@@ -126,12 +126,13 @@ class Edits:
     ) -> Changed:
         """Change fields of objects, named as (type, namespace, name), by a strategic or merge patch.
 
-        With `status` nothing else changes; without, the status does, too, if the patch says so.
+        A list is a JSON patch (RFC 6902), of which either all operations succeed or none is done. With `status`
+        nothing else changes; without, the status does, too, if the patch says so.
 
         Raises:
             NotFoundError: one does not exist; nothing was changed.
-            ManifestError: what the patch makes of one is wrong.
-            UsageError: a directive of the patch is not supported, or a kind has no status.
+            ManifestError: what the patch makes of one is wrong, or an operation fails.
+            UsageError: a directive of the patch is not supported, or no operation, or a kind has no status.
 
         """
         return self._edit(

@@ -1,7 +1,11 @@
 """Change fields of objects by a patch, and make the rules follow: what it names is set, null removes a field.
 
-Items of lists are found by their names, as apply does; with --type=merge lists are replaced. --subresource=status
-changes nothing but the status. This opens a readiness gate of a pod:
+Items of lists are found by their names, as apply does; with --type=merge lists are replaced. With --type=json the patch
+is a list of operations (RFC 6902: add, remove, replace, move, copy, test), all of which are done or none:
+
+  svcnat patch service web --type=json -p '[{op: replace, path: /spec/ports/0/port, value: 81}]'
+
+--subresource=status changes nothing but the status. This opens a readiness gate of a pod:
 
   svcnat patch pod web --subresource=status -p '{status: {conditions: [{type: example.com/gate, status: "True"}]}}'
 """
@@ -22,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     editing.add_arguments(parser, "what to change")
     parser.add_argument("-p", "--patch", default="", metavar="PATCH", help="the patch, in JSON or YAML")
     parser.add_argument("--patch-file", default="", metavar="FILE", help="a file with the patch; - is standard input")
-    parser.add_argument("--type", default="strategic", choices=("strategic", "merge"), help="default: strategic")
+    parser.add_argument(
+        "--type", default="strategic", choices=("strategic", "merge", "json"), help="default: strategic"
+    )
     parser.add_argument("--subresource", default="", choices=("", "status"), help="change the status alone")
 
 
@@ -45,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     )
 
 
-def _patch(options: argparse.Namespace) -> dict[str, Any]:
+def _patch(options: argparse.Namespace) -> dict[str, Any] | list[Any]:
     """The patch, of which no error repeats anything: it may be a Secret's."""
     from svcnat.model import manifest_text
 
@@ -62,7 +68,10 @@ def _patch(options: argparse.Namespace) -> dict[str, Any]:
     for document in documents:
         for flaw in document.flaws:
             raise UsageError(f"the patch, line {flaw.line}: {flaw.reason}")
-    if len(documents) != 1 or not isinstance(documents[0].root, dict):
+    root: Any = documents[0].root if len(documents) == 1 else None
+    if options.type == "json" and not isinstance(root, list):
+        raise UsageError("the patch must be one list of operations, in JSON or YAML")
+    if options.type != "json" and not isinstance(root, dict):
         raise UsageError("the patch must be one object, in JSON or YAML")
-    root: dict[str, Any] = documents[0].root
-    return root
+    patch: dict[str, Any] | list[Any] = root
+    return patch

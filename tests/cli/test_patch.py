@@ -78,6 +78,13 @@ def test_what_it_prints(cluster: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         (["cm/settings", "-p", "[1]"], "the patch must be one object, in JSON or YAML"),
         (["cm/settings", "-p", "a: 1\n---\nb: 2"], "the patch must be one object, in JSON or YAML"),
         (["cm/settings", "-p", "{"], "the patch, line 1: "),
+        (["cm/settings", "--type=json", "-p", "{}"], "the patch must be one list of operations, in JSON or YAML"),
+        (["cm/settings", "--type=json", "-p", "[x]"], "the patch, operation 1: `op` must be one of add, copy, move,"),
+        (["cm/settings", "--type=json", "-p", "[{op: remove}]"], "the patch, operation 1: remove needs `path`"),
+        (
+            ["cm/settings", "--type=json", "-p", "[{op: remove, path: data}]"],
+            "the patch, operation 1: `path` must be a path that begins with a slash",
+        ),
     ],
 )
 def test_mistakes(cluster: Run, words: list[str], message: str) -> None:
@@ -85,6 +92,36 @@ def test_mistakes(cluster: Run, words: list[str], message: str) -> None:
     result = cluster("patch", *words)
     assert result.code == 2
     assert result.err.startswith(f"error: {message}")
+
+
+def test_operations(cluster: Run) -> None:
+    """All of them; if one fails, it is named, and nothing changes."""
+    config = ["patch", "cm/settings", "--type=json", "-p"]
+    operations = """
+    - {op: test, path: /data/a, value: '1'}
+    - {op: add, path: /data/b, value: '2'}
+    - {op: copy, from: /data/b, path: /data/c}
+    - {op: move, from: /data/a, path: /data/d}
+    - {op: replace, path: /data/b, value: '3'}
+    - {op: add, path: /metadata/labels, value: {x~y: z}}
+    - {op: move, from: /metadata/labels/x~0y, path: /metadata/labels/app}
+    """
+    assert cluster(*config, operations).out == "configmap/settings patched\n"
+    assert cluster("get", "cm/settings", "-o", "jsonpath={.data}").out == '{"b":"3","c":"2","d":"1"}'
+    assert cluster("get", "cm", "-l", "app=z", "-o", "name").out == "configmap/settings\n"
+    assert cluster(*config, "[{op: test, path: /data/b, value: '3'}]").out == "configmap/settings patched (no change)\n"
+    subject = "error: ConfigMap default/settings: operation 2,"
+    for failing, message in {
+        "{op: test, path: /data/b, value: '4'}": "test /data/b: the value is another one",
+        "{op: replace, path: /data/x, value: '4'}": "replace /data/x: there is nothing at this path",
+        "{op: remove, path: /data/b/c}": "remove /data/b/c: there is nothing at this path",
+    }.items():
+        result = cluster(*config, f"[{{op: add, path: /data/z, value: '9'}}, {failing}]")
+        assert result == Result(1, "", f"{subject} {message}\n")
+    assert cluster(*config, "[{op: replace, path: /metadata/name, value: x}]").err.endswith(
+        "metadata.name: field is immutable, as is the namespace\n"
+    )
+    assert cluster("get", "cm/settings", "-o", "jsonpath={.data}").out == '{"b":"3","c":"2","d":"1"}'
 
 
 @pytest.mark.parametrize(
@@ -97,11 +134,15 @@ def test_mistakes(cluster: Run, words: list[str], message: str) -> None:
         "data: {a: hunter2}",
         "data: [hunter2]",
         "a: !!int hunter2",
+        "[{op: test, path: /data/a, value: hunter2}]",
+        "[{op: add, path: /data/a/b, value: hunter2}]",
+        "[{op: add, path: /data/a, value: [hunter2]}]",
+        "[{op: hunter2}]",
     ],
 )
 def test_no_error_tells_a_secret(cluster: Run, patch: str) -> None:
     """Whatever is wrong with the patch."""
-    result = cluster("patch", "secret/keys", "-p", patch)
+    result = cluster("patch", "secret/keys", "-p", patch, *(["--type=json"] if patch.startswith("[{op") else []))
     assert result.code
     assert "hunter2" not in result.out + result.err
     assert cluster("patch", "secret/keys", "-p", "stringData: {a: other}").out == "secret/keys patched\n"

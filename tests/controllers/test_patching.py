@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from svcnat.controllers.patching import patched
-from svcnat.errors import ManifestError, UsageError
+from svcnat.errors import ManifestError, MissingError, UsageError
 from svcnat.model.kinds import to_document
 from svcnat.model.objects import (
     Condition,
@@ -134,3 +136,49 @@ def test_laws(strategic: bool, before: dict[str, str], change: dict[str, str | N
     assert made == replace(this, data=wanted)
     assert patched(made, {"data": change}, strategic=strategic) is made
     assert patched(this, to_document(this), strategic=strategic) is this
+
+
+PATHS = st.sampled_from(
+    [
+        "",
+        "/",
+        "/kind",
+        "/metadata/annotations/a",
+        "/metadata/labels",
+        "/metadata/labels/-",
+        "/metadata/labels/app",
+        "/metadata/labels/~2",
+        "/spec/containers",
+        "/spec/containers/-",
+        "/spec/containers/-1",
+        "/spec/containers/0",
+        "/spec/containers/0/env/1",
+        "/spec/containers/01",
+        "/spec/containers/9",
+        "/spec/containers/x",
+        "/status/phase/x",
+    ]
+)
+VALUES = st.sampled_from(["one", 1, True, None, [], {}, {"name": "c", "image": "three"}, [1.5]])
+OPERATIONS = st.fixed_dictionaries(
+    {"op": st.sampled_from(["add", "copy", "move", "remove", "replace", "test", "append"]), "path": PATHS},
+    optional={"from": PATHS, "value": VALUES},
+)
+
+
+@given(st.lists(OPERATIONS, max_size=4))
+@settings(max_examples=200)
+def test_any_operations_make_an_object_or_are_refused(operations: list[dict[str, Any]]) -> None:
+    """In our own words, and the object that they were tried on stays what it was."""
+    before = to_document(POD)
+    with contextlib.suppress(ManifestError, UsageError):
+        assert isinstance(patched(POD, operations), Pod)
+    assert to_document(POD) == before
+
+
+def test_operations_need_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra: other patches work without it."""
+    monkeypatch.setitem(sys.modules, "jsonpatch", None)
+    with pytest.raises(MissingError, match="pip install jsonpatch"):
+        patched(POD, [{"op": "remove", "path": "/metadata/labels"}])
+    assert patched(POD, {}) is POD
