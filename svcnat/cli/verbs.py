@@ -24,6 +24,7 @@ class Verb:
 VERBS: tuple[Verb, ...] = (
     Verb("create", "create", "Objects", "create objects from manifests; it is an error if one exists"),
     Verb("apply", "apply", "Objects", "create objects from manifests, or change them to match"),
+    Verb("replace", "replace", "Objects", "put objects of manifests in the place of those that are there"),
     Verb("diff", "diff", "Objects", "show what apply would change, of objects and of rules"),
     Verb("delete", "delete", "Objects", "delete objects by manifest, name or label"),
     Verb("scale", "scale", "Objects", "set how many pods a deployment, replicaset or statefulset has"),
