@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from svcnat.agent.report import Report
+from svcnat.controllers.editing import rewritten
 from svcnat.controllers.exposing import Exposure, exposed
 from svcnat.controllers.marking import Marks, annotated, labelled
 from svcnat.controllers.node_lifecycle import with_scheduling
@@ -139,6 +140,20 @@ class Edits:
             wanted, lambda _, resource: patched(resource, patch, strategic=strategic, status=status), dry_run=dry_run
         )
 
+    def rewrite(self, edited: Iterable[tuple[Resource, Resource]], *, dry_run: bool = False) -> Changed:
+        """Put objects as somebody edited them in the place of those that he was shown: pairs of before and after.
+
+        Whatever happened to their status meanwhile stays, unless that was edited.
+
+        Raises:
+            NotFoundError: one does not exist any more; nothing was changed.
+            ConflictError: something else than its status was changed meanwhile.
+            ManifestError: one is wrong.
+
+        """
+        pairs = {_place(before): (before, after) for before, after in edited}
+        return self._edit(pairs, lambda _, live: rewritten(live, *pairs[_place(live)]), dry_run=dry_run)
+
     def expose(self, wanted: Iterable[Place], exposure: Exposure, *, dry_run: bool = False) -> Changed:
         """Create a Service for each Pod, Service, Deployment or ReplicaSet, named as (type, namespace, name).
 
@@ -225,3 +240,7 @@ def _live(transaction: Transaction, place: Place) -> Resource:
     if live is None:
         raise NotFoundError(f"{BY_NAME[kind.__name__].quote(name)} not found")
     return live
+
+
+def _place(resource: Resource) -> Place:
+    return type(resource), resource.metadata.namespace, resource.metadata.name

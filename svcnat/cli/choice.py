@@ -65,13 +65,13 @@ class Choice:
         """
         found: dict[Place, None] = {}
         for resource in (manifest.resource for manifest in self._manifests):
-            found[type(resource), resource.metadata.namespace, resource.metadata.name] = None
+            found[references.place_of(resource)] = None
         for selection in self._selections:
             kind = selection.kind
             for name in selection.names:
                 found[kind.type, self._namespace if kind.namespaced else "", name] = None
             for resource in [] if selection.names else references.listed(snapshot, kind, self._scope, self._labels):
-                place = kind.type, resource.metadata.namespace, resource.metadata.name
+                place = references.place_of(resource)
                 if kind.type is not Endpoints or snapshot.get(*place):
                     found[place] = None
         return list(found)

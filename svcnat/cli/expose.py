@@ -63,8 +63,7 @@ def _places(options: argparse.Namespace) -> list[Place]:
     if bool(options.words) == bool(options.filename):
         raise UsageError("say what to expose: either -f PATH, or KIND and NAME")
     if options.filename:
-        resources = [manifest.resource for manifest in session.load_some(options).manifests]
-        return [(type(each), each.metadata.namespace, each.metadata.name) for each in resources]
+        return [references.place_of(manifest.resource) for manifest in session.load_some(options).manifests]
     places: list[Place] = []
     for selection in references.parse(options.words):
         if not selection.names:

@@ -24,6 +24,11 @@ Place = tuple[type[Resource], str, str]
 """Type, namespace and name."""
 
 
+def place_of(resource: Resource) -> Place:
+    """Where an object is."""
+    return type(resource), resource.metadata.namespace, resource.metadata.name
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Objects of one kind: those of `names`, or all of them."""

@@ -29,6 +29,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("delete", "delete", "Objects", "delete objects by manifest, name or label"),
     Verb("scale", "scale", "Objects", "set how many pods a deployment, replicaset or statefulset has"),
     Verb("patch", "patch", "Objects", "change fields of objects, or of their status"),
+    Verb("edit", "edit", "Objects", "edit objects in an editor"),
     Verb("expose", "expose", "Objects", "make a Service for a pod, deployment or service"),
     Verb("label", "label", "Objects", "set labels of objects, or remove them"),
     Verb("annotate", "annotate", "Objects", "set annotations of objects, or remove them: weights, drain"),
