@@ -16,6 +16,7 @@ from svcnat.cli.formats import Format, document, parse_format
 from svcnat.cli.listing import Style, tables
 from svcnat.cli.references import Selection
 from svcnat.cli.terminal import say
+from svcnat.errors import NotFoundError, UsageError
 from svcnat.model.kinds import Kind
 from svcnat.model.objects import Resource
 from svcnat.store.snapshot import Snapshot
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADER:PATH,...",
     )
     parser.add_argument("-w", "--watch", action="store_true", help="then go on, printing each object that changes")
+    parser.add_argument(
+        "-L", "--label-columns", action="append", default=[], metavar="KEY[,KEY]", help="add a column for a label"
+    )
     parser.add_argument("--show-labels", action="store_true", help="add a column of labels")
     parser.add_argument("--no-headers", action="store_true", help="leave the line of column names out")
     parser.add_argument("--sort-by", metavar="PATH", help="sort by a field: .metadata.name")
@@ -51,10 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the objects that the flags select."""
     form = parse_format(options.output)
+    if options.show_labels and not form.is_table:
+        raise UsageError(f"--show-labels option cannot be used with {form.name} printer")
     selections = references.parse(options.words)
     with session.open_cluster(options, create=False) as cluster:
         with cluster.read() as snapshot:
             blocks, missing = _found(options, selections, snapshot)
+        _require_field(options, blocks)
         asked = sum(len(selection.names) for selection in selections)
         _print(options, form, blocks, single=asked == 1)
         if not missing and not options.ignore_not_found and not any(resources for _, resources in blocks):
@@ -86,6 +93,7 @@ def _print(options: argparse.Namespace, form: Format, blocks: Blocks, *, single:
             wide=form.name == "wide",
             headers=headers and not options.no_headers,
             show_labels=options.show_labels,
+            label_columns=tuple(key for keys in options.label_columns for key in keys.split(",") if key),
             all_namespaces=options.all_namespaces,
         )
         for line in tables(blocks, style, datetime.now(UTC)):
@@ -141,6 +149,18 @@ def _sorted(resources: list[Resource], path: str) -> list[Resource]:
 
     key = sort_key(Path.parse(path))
     return sorted(resources, key=lambda resource: key(document(resource)))
+
+
+def _require_field(options: argparse.Namespace, blocks: Blocks) -> None:
+    """Make sure that what is to be sorted by is anywhere: else it is a slip, and the order would be any."""
+    resources = [resource for _, found in blocks for resource in found]
+    if not options.sort_by or not resources:
+        return
+    from svcnat.cli.jsonpath import Path
+
+    path = Path.parse(options.sort_by)
+    if not any(path.values(document(resource)) for resource in resources):
+        raise NotFoundError(f'couldn\'t find any field with path "{options.sort_by}" in the list of objects')
 
 
 def _say_nothing_found(options: argparse.Namespace, form: Format, selections: list[Selection]) -> None:

@@ -19,6 +19,7 @@ class Style:
     wide: bool = False
     headers: bool = True
     show_labels: bool = False
+    label_columns: tuple[str, ...] = ()
     all_namespaces: bool = False
 
 
@@ -39,9 +40,10 @@ def _rows(kind: Kind, resources: Sequence[Resource], style: Style, now: datetime
     columns = COLUMNS[kind.name]
     headers = columns.chosen(columns.headers + columns.wide, wide=style.wide)
     show_namespace = style.all_namespaces and kind.namespaced
+    own = [key.rpartition("/")[2].upper() for key in style.label_columns]
     rows: list[list[str]] = []
     if style.headers:
-        rows.append(["NAMESPACE"] * show_namespace + headers + ["LABELS"] * style.show_labels)
+        rows.append(["NAMESPACE"] * show_namespace + headers + own + ["LABELS"] * style.show_labels)
     for resource in resources:
         cells = columns.chosen(columns.cells(resource, now), wide=style.wide)
         if prefixed and "NAME" in headers:
@@ -49,6 +51,7 @@ def _rows(kind: Kind, resources: Sequence[Resource], style: Style, now: datetime
             cells[place] = f"{kind.qualified}/{cells[place]}"
         if show_namespace:
             cells.insert(0, resource.metadata.namespace)
+        cells += [resource.metadata.labels.get(key, "") for key in style.label_columns]
         if style.show_labels:
             cells.append(labels_text(resource.metadata.labels))
         rows.append(cells)

@@ -185,6 +185,7 @@ def test_deleting_what_is_not_there(cluster: Run) -> None:
         ("get", "svc", "x", "-l", "a=b"),
         ("get", "svc", "-l", "=b"),
         ("get", "svc", "-o", "xml"),
+        ("get", "svc", "-o", "json", "--show-labels"),
         ("create",),
         ("apply", "-f", "-", "-f", "-"),
         ("sync", "-f", "pods.yml", "-o", "yaml"),
@@ -227,6 +228,19 @@ def test_get_selects_sorts_and_formats(cluster: Run) -> None:
     assert json.loads(cluster("get", "svc", "-o", "json").out)["kind"] == "List"
     assert cluster("get", "svc", "back-end", "-o", "jsonpath={.spec.selector.type}").out == "back-end"
     assert cluster("get", "svc", "-o", "custom-columns=N:.metadata.name", "--no-headers").code == 0
+    assert cluster("get", "svc", "--sort-by", ".spec.port") == Result(
+        1, "", 'error: couldn\'t find any field with path ".spec.port" in the list of objects\n'
+    )
+    assert cluster("get", "pods", "--sort-by", ".spec.port").code == 0
+    cluster("label", "svc/back-end", "example.com/tier=back")
+    shown = cluster("get", "svc", "-L", "example.com/tier", "-L", "component", "--show-labels").out.splitlines()
+    tier, component = shown[0].index("TIER"), shown[0].index("COMPONENT")
+    assert [line[tier:component].strip() for line in shown] == ["TIER", "", "back"]
+    assert [line[component:].split() for line in shown] == [
+        ["COMPONENT", "LABELS"],
+        ["apiserver", "component=apiserver,provider=kubernetes"],
+        ["example.com/tier=back"],
+    ]
 
 
 def test_watching_prints_changes(
