@@ -51,7 +51,7 @@ def dump(kernel: Namespace, family: Family, name: str) -> set[tuple[tuple[int, b
     query = attribute(1, text(TABLE)) + attribute(2, text(name))
     return {
         tuple((kind, bytes(value)) for kind, value in sorted(attributes(element).items()) if kind != _EXPIRATION)
-        for answer in kernel._connection.dump(GETSETELEM, family, payload=query)
+        for answer in kernel._connection.dump_in(GETSETELEM, family, query)
         if 3 in answer
         for _, element in walk(answer[3])
     }
