@@ -45,7 +45,7 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False, dis
         # hook would stop the translation of flows that are still alive.
         needed = {family: table for family, table in want.items() if family in have or any(table.elements.values())}
         change = diff(_doubted(have) if distrust else have, needed)
-        first, going = farewell.in_two(change, have)
+        first, going = farewell.in_two(change, have, needed)
         writing = _Counted(namespace)
         try:
             warnings = _check(namespace, change) if dry_run else _commit(writing, first)

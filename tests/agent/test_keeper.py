@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Callable, Iterator
 
@@ -345,6 +346,82 @@ def test_flows_of_frontends_that_are_gone_end_after_a_restart(house: House, chan
     generation = keeper.writer.generation
     house.leave()
     assert house.enter().writer.generation == generation
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["while-nobody-follows", "between-rules-and-flows"])
+def test_flows_to_an_address_that_answers_no_more_end_after_a_restart(house: House, dies: bool) -> None:
+    """Of node ports, when the node has got another address for them, and keeps the old one."""
+    house.touched |= house.desired.update((), [outside(node_port=30080), slice_of("a", A, ports=PORTS)]).services
+    keeper = house.enter()
+    for address, port in EVERYWHERE:
+        house.client(address, socket.SOCK_DGRAM, port)
+    if not dies:
+        house.leave()
+    house.place.ip("addr add 192.0.2.8/24 dev d0")
+    house.place.ip("route replace 0.0.0.0/0 via 192.0.2.254 dev d0 onlink src 192.0.2.8")
+    if dies:
+        assert keeper.host_changed()
+        house.faults.after_commit.append(die)
+        with pytest.raises(Death):
+            house.follow()
+        house.leave()
+    house.enter()
+    house.client("192.0.2.8", socket.SOCK_DGRAM, 30080)
+    assert house.flows("192.0.2.1") == []
+    assert house.flows("") == [A, A, A]
+
+
+@pytest.mark.parametrize(
+    ("spec", "notes", "endpoints", "remembered"),
+    [
+        ({}, {"svcnat.io/scheduler": "maglev"}, (A, B), [A, B]),
+        ({}, {"svcnat.io/scheduler": "round-robin"}, (A, B), [A, B]),
+        ({}, {"svcnat.io/max-connections": "9", "svcnat.io/connection-rate": "9/minute"}, (A, B), [A, B]),
+        ({"external_ips": ["203.0.113.1"]}, {}, (A, B), [A, B]),
+        ({"internal_traffic_policy": "Local"}, {}, (A, B), [A, B]),
+        ({}, {}, (A, B, C), [A, B]),
+        ({}, {}, (B, C), [B]),
+        ({}, {}, (), []),
+        ({"session_affinity": "None"}, {}, (A, B), None),
+    ],
+    ids=["maglev", "round-robin", "limits", "address", "local", "more", "fewer", "none", "affinity"],
+)
+def test_clients_keep_their_endpoints_whatever_changed_meanwhile(
+    house: House, spec, notes, endpoints, remembered
+) -> None:
+    """While no agent ran: as long as there is affinity, and the endpoint; for as long as they had left."""
+
+    def put(*addresses: str, **fields: object) -> None:
+        fields = {"session_affinity": "ClientIP", **fields}
+        one = service("a", "10.96.0.10", ports=((80, "UDP"),), **fields)
+        one = replace(one, metadata=replace(one.metadata, annotations=notes if house.keeper is None else {}))
+        piece = slice_of("a", *addresses, ports=PORTS, node="here")
+        house.touched |= house.desired.update((), [one, piece]).services
+
+    def memory() -> dict[str, tuple[str, str]]:
+        """By client: the endpoint, and how long it is remembered."""
+        found = re.findall(r"(198\.18\.0\.\d+) timeout (\S+) expires \S+ : (\S+) \. 8080", house.frontends())
+        return {client: (endpoint, timeout) for client, timeout, endpoint in found}
+
+    put(A, B)
+    house.keeper = house.made()
+    house.keeper.open()
+    house.follow()
+    name = re.findall(r"map (affinity-\S+) ", house.frontends())[0]
+    for number, endpoint in enumerate((A, B), 1):
+        house.place.meddle(
+            f"add element ip svcnat {name} {{ 198.18.0.{number} timeout {number}00m : {endpoint} . 8080 }}"
+        )
+    before = memory()
+    assert [endpoint for endpoint, _ in before.values()] == [A, B]
+    house.leave()
+    put(*endpoints, **spec)
+    house.enter()
+    assert house.is_equal()
+    if remembered is None:
+        assert name not in house.frontends()
+    else:
+        assert memory() == {client: held for client, held in before.items() if held[0] in remembered}
 
 
 def test_a_restart_writes_nothing(house: House) -> None:

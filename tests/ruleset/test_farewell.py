@@ -11,7 +11,7 @@ from svcnat.ruleset import farewell
 from svcnat.ruleset.assembly import Assembly
 from svcnat.ruleset.diff import Outline, TableChange, apply, diff, outline
 from svcnat.ruleset.endpoints import Family
-from svcnat.ruleset.nouns import Data, Key, Ruleset, Verdict
+from svcnat.ruleset.nouns import Data, Key, Ruleset, Set, Table, Verdict
 from tests.ruleset.edits import NAMES, SETTINGS, objects
 from tests.ruleset.test_regrowth import compiled
 
@@ -46,12 +46,19 @@ def test_they_are_refused_and_then_they_are_gone(data, remade: bool) -> None:
     have = outline(before)
     if remade:
         have = {family: replace(each, sets={**each.sets, "hairpins": ("strange", 1)}) for family, each in have.items()}
-    first, second = farewell.in_two(diff(have, want), have)
+    first, second = farewell.in_two(diff(have, want), have, want)
     between = apply(first, before)
     left = {
         each: data._replace(action="goto", chain="refuse")
         for each, data in dispatched(before).items()
         if each[2][-2] == "udp" and each not in dispatched(want) and isinstance(data, Verdict)
+    }
+    left |= {
+        (family, "frontends", (*address, *port)): Verdict("goto", "refuse")
+        for family, table in before.items()
+        for address in table.elements["nodeport-ips"].keys() - want[family].elements["nodeport-ips"].keys()
+        for port in (*table.elements["nodeports"], *want[family].elements["nodeports"])
+        if port[0] == "udp"
     }
     assert dispatched(between) == {**dispatched(want), **left}
     assert {
@@ -62,9 +69,27 @@ def test_they_are_refused_and_then_they_are_gone(data, remade: bool) -> None:
     } == left
     assert apply(second, between) == apply(diff(have, want), before)
     # Whoever compares now has nothing to write before those flows have ended.
-    again, then = farewell.in_two(diff(outline(between), want))
+    again, then = farewell.in_two(diff(outline(between), want), outline(between), want)
     assert all(part.sweeps_only for part in again.values())
     assert then == second
+
+
+def test_node_ports_are_refused_at_addresses_that_answer_them_no_more() -> None:
+    """Until their flows have ended; not where a Service answers at that address and port by itself."""
+
+    def table(*addresses: str) -> Ruleset:
+        elements: dict[str, dict[Key, Data]] = {
+            "frontends": {("192.0.2.1", "udp", 53): Verdict("goto", "udp-random-1")},
+            "nodeports": {("udp", port): Verdict("goto", "nodeport-udp-random-1") for port in (53, 30053)},
+            "nodeport-ips": {(address,): None for address in addresses},
+        }
+        return {"ip": Table("ip", {name: Set(name, "", (), size=4096) for name in elements}, elements=elements)}
+
+    have, want = table("192.0.2.1", "192.0.2.2"), table("192.0.2.3", "192.0.2.2")
+    first, second = farewell.in_two(diff(outline(have), want), outline(have), want)
+    refused = {("192.0.2.1", "udp", 30053): Verdict("goto", "refuse")}
+    assert first["ip"].fresh == {"nodeport-ips": {("192.0.2.3",): None}, "frontends": refused}
+    assert second == {"ip": TableChange("ip", stale={"frontends": refused})}
 
 
 def test_a_map_that_has_no_room_for_more_takes_them_away_at_once() -> None:
