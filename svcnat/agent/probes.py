@@ -20,7 +20,7 @@ from svcnat.model.addresses import canonical
 from svcnat.model.extensions import PROBE, PROBE_RESULTS, parse_probe, parse_probe_results
 from svcnat.model.labels import MANAGER_LABEL
 from svcnat.model.objects import Container, EndpointSlice, Pod, Probe, Service
-from svcnat.model.pods import addresses_of, has_ended, is_ready, is_stand_in
+from svcnat.model.pods import addresses_of, has_ended, is_ready, is_stand_in, lasting, lasting_statuses
 
 Where = str | os.PathLike[str] | None
 """A network namespace by name or path; None is the process's own."""
@@ -145,8 +145,9 @@ class State:
 def wanted_of_pod(pod: Pod, netns: Where = None) -> tuple[Probed, ...]:
     """Return what is to be probed of a Pod, from its node's network namespace.
 
-    Every container that has a readinessProbe, at the Pod's first address, unless its status says that it does not run.
-    A Pod without an address, or one that has ended, or is on a node that nothing is heard of, has nothing to probe.
+    Every container and sidecar that has a readinessProbe, at the Pod's first address, unless its status says that it
+    does not run. A Pod without an address, or one that has ended, or is on a node that nothing is heard of, has nothing
+    to probe.
     """
     if is_marked(pod):
         return ()
@@ -158,8 +159,8 @@ def wanted_of_pod(pod: Pod, netns: Where = None) -> tuple[Probed, ...]:
 
 def _of_containers(pod: Pod, address: str, netns: Where) -> Iterator[Probed]:
     meta = pod.metadata
-    statuses = {each.name: each for each in pod.status.container_statuses}
-    for container in pod.spec.containers:
+    statuses = {each.name: each for each in lasting_statuses(pod)}
+    for container in lasting(pod):
         if container.readiness_probe is None:
             continue
         status = statuses.get(container.name)

@@ -19,7 +19,7 @@ from svcnat.kernel.errands import at_home
 from svcnat.model.manifests import Loaded
 from svcnat.model.manifests import load as load_texts
 from svcnat.model.objects import Pod, Resource
-from svcnat.model.pods import is_ready
+from svcnat.model.pods import is_ready, lasting
 from svcnat.store.folder import read_sources
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ def is_awaited(pod: Pod) -> bool:
     if is_terminating(pod) or any(each.reason == GATES_NOT_READY for each in status.conditions):
         return False
     if status.phase == "Running":
-        return any(each.readiness_probe for each in pod.spec.containers)
+        return any(each.readiness_probe for each in lasting(pod))
     if status.phase not in (None, "Pending"):
         return False
     return bool(pod.spec.init_containers) if status.pod_ip else not status.conditions

@@ -15,6 +15,7 @@ from svcnat.controllers.members import controller_of
 from svcnat.controllers.readiness import NODE_NOT_READY, ready_condition, shut_gates
 from svcnat.model.conditions import condition_of, is_true, with_condition
 from svcnat.model.objects import Condition, Node, Pod, Resource
+from svcnat.model.pods import lasting_statuses
 
 _UNREACHABLE = "node.kubernetes.io/unreachable"
 _EFFECTS = ("NoSchedule", "NoExecute")
@@ -73,7 +74,7 @@ def unmarked(pod: Pod, now: str) -> Pod:
     """Return a Pod that ran on while its Node was not heard: as ready as its containers are."""
     if not is_marked(pod):
         return pod
-    unready = [each.name for each in pod.status.container_statuses if each.ready is False]
+    unready = [each.name for each in lasting_statuses(pod) if each.ready is False]
     return _put(pod, ready_condition(unready, now, shut_gates(pod)))
 
 

@@ -16,6 +16,7 @@ from svcnat.model.addresses import canonical
 from svcnat.model.conditions import condition_of, with_condition
 from svcnat.model.extensions import PROBE_RESULTS, parse_probe_results
 from svcnat.model.objects import Condition, ContainerStatus, Endpoints, EndpointSlice, Pod, Resource
+from svcnat.model.pods import lasting, lasting_statuses
 
 R = TypeVar("R", EndpointSlice, Endpoints)
 
@@ -60,28 +61,32 @@ def with_container_ready(pod: Pod, container: str, ready: bool, now: str) -> Pod
     of counts as ready, if the Pod does or it has no probe.
     """
     status = pod.status
-    names = [each.name for each in pod.spec.containers]
+    names = [each.name for each in lasting(pod)]
     if container not in names:
         return pod
     before = condition_of(status.conditions, _READY)
-    told = {each.name: each for each in status.container_statuses}
+    told = {each.name: each for each in lasting_statuses(pod)}
     readiness = {}
-    for each in pod.spec.containers:
+    for each in lasting(pod):
         known = told[each.name].ready if each.name in told else None
         was = before is not None and before.status == "True"
         readiness[each.name] = (was or each.readiness_probe is None) if known is None else known
     readiness[container] = ready
-    statuses = [
-        replace(each, ready=ready) if each.name == container else each
-        for each in status.container_statuses or [ContainerStatus(name=name, ready=readiness[name]) for name in names]
+    of_containers = status.container_statuses or [
+        ContainerStatus(name=each.name, ready=readiness[each.name]) for each in pod.spec.containers
     ]
+    inits, statuses = (
+        [replace(each, ready=ready) if each.name == container else each for each in found]
+        for found in (status.init_container_statuses, of_containers)
+    )
     unready = [name for name in names if not readiness[name]]
     whole = replace(ready_condition(unready, now), type=_CONTAINERS_READY)
     after = ready_condition(unready, now, shut_gates(pod))
     new = _put(_put(status.conditions, after, always=True), whole, always=False)
-    if (statuses, new) == (status.container_statuses, status.conditions):
+    if (inits, statuses, new) == (status.init_container_statuses, status.container_statuses, status.conditions):
         return pod
-    return replace(pod, status=replace(status, container_statuses=statuses, conditions=new))
+    status = replace(status, init_container_statuses=inits, container_statuses=statuses, conditions=new)
+    return replace(pod, status=status)
 
 
 def _put(known: list[Condition], new: Condition, *, always: bool) -> list[Condition]:

@@ -26,7 +26,7 @@ from svcnat.model.objects import (
     PodIP,
     PodStatus,
 )
-from svcnat.model.pods import STAND_IN
+from svcnat.model.pods import STAND_IN, lasting, lasting_statuses
 
 _INITIALIZING = "PodInitializing"
 _OURS = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
@@ -44,7 +44,7 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
     """
     containers = [each.name for each in pod.spec.containers]
     manned = {each.name for each in started.programs if each.command}
-    probed = [each.name for each in pod.spec.containers if probing and each.readiness_probe]
+    probed = [each.name for each in lasting(pod) if probing and each.readiness_probe]
     found = condition_of(pod.status.conditions, "Ready")
     again = found is not None and found.reason == NODE_NOT_READY  # its node was lost, and all that ran there
     said = found if found and found.status == "False" and not again else None
@@ -72,7 +72,8 @@ def running(pod: Pod, started: Started, node: Node, tasks: Tasks, now: str, *, p
         pod_ips=[PodIP(ip=started.v4), PodIP(ip=started.v6)],
         start_time=now,
         init_container_statuses=[
-            _init_container(pod, each, None, tasks.get(each.name), now) for each in pod.spec.init_containers
+            _init_container(pod, each, None, tasks.get(each.name), now, probing=probing)
+            for each in pod.spec.init_containers
         ],
         container_statuses=[
             ContainerStatus(
@@ -103,7 +104,7 @@ def _gated(pod: Pod, status: PodStatus, now: str) -> PodStatus:
     ready = condition_of(status.conditions, "Ready")
     if not pod.spec.readiness_gates or ready is None or (ready.status != "True" and ready.reason != GATES_NOT_READY):
         return status
-    if any(each.ready is False for each in status.container_statuses):
+    if any(each.ready is False for each in lasting_statuses(replace(pod, status=status))):
         return status
     new = ready_condition([], now, shut_gates(replace(pod, status=status)))
     if (new.status, new.message) == (ready.status, ready.message):
@@ -127,7 +128,8 @@ def _faring(pod: Pod, tasks: Tasks, now: str, *, probing: bool, troubles: Sequen
     initialized = is_initialized(pod, tasks)
     inits = {each.name: each for each in pod.status.init_container_statuses}
     init_statuses = [
-        _init_container(pod, each, inits.get(each.name), tasks.get(each.name), now) for each in pod.spec.init_containers
+        _init_container(pod, each, inits.get(each.name), tasks.get(each.name), now, probing=probing)
+        for each in pod.spec.init_containers
     ]
     told = {each.name: each for each in pod.status.container_statuses}
     statuses = []
@@ -144,7 +146,8 @@ def _faring(pod: Pod, tasks: Tasks, now: str, *, probing: bool, troubles: Sequen
     before = pod.status.init_container_statuses, pod.status.container_statuses, pod.status.phase
     if (init_statuses, statuses, phase) == before:
         return pod.status
-    unready = [each.name for each in statuses if each.ready is False]
+    now_told = replace(pod.status, init_container_statuses=init_statuses, container_statuses=statuses)
+    unready = [each.name for each in lasting_statuses(replace(pod, status=now_told)) if each.ready is False]
     conditions = _conditions(pod, phase, unready, now)
     if pod.spec.init_containers:
         conditions = _put(conditions, _initialized([] if initialized else _incomplete(pod, tasks), now))
@@ -201,19 +204,20 @@ def _initialized(incomplete: Sequence[str], now: str) -> Condition:
 
 
 def _init_container(
-    pod: Pod, container: Container, told: ContainerStatus | None, task: TaskState | None, now: str
+    pod: Pod, container: Container, told: ContainerStatus | None, task: TaskState | None, now: str, *, probing: bool
 ) -> ContainerStatus:
-    """How an init container fares; ready is one that has done its work, or a sidecar that runs."""
+    """How an init container fares; ready is one that has done its work, or a sidecar that runs, and works if probed."""
     stays = container.restart_policy == "Always"
     if task:
-        found = _container(pod, container, told, task, probing=False)
+        found = _container(pod, container, told, task, probing=probing)
         return found if stays else replace(found, ready=_is_over(task) and _code(task) == 0)
     if told:
         return told
     done = ContainerStateDetail(reason="Completed", started_at=now, finished_at=now, exit_code=0)
     state = ContainerState(running=ContainerStateDetail(started_at=now)) if stays else ContainerState(terminated=done)
+    ready = not (stays and probing and container.readiness_probe)
     return ContainerStatus(
-        name=container.name, image=container.image, ready=True, started=stays, restart_count=0, state=state
+        name=container.name, image=container.image, ready=ready, started=stays, restart_count=0, state=state
     )
 
 

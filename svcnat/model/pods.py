@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from svcnat.model.objects import ContainerStatus, Pod
+from svcnat.model.objects import Container, ContainerStatus, Pod
 
 STAND_IN = "stand-in://"
 """How the ID begins of a container whose image does not run: a lab's stand-in answers for it."""
@@ -15,6 +15,18 @@ def is_ready(pod: Pod) -> bool:
     """
     true = {each.type for each in pod.status.conditions if each.status == "True"}
     return "Ready" in true and true.issuperset(gate.condition_type for gate in pod.spec.readiness_gates)
+
+
+def lasting(pod: Pod) -> list[Container]:
+    """Return the containers on whose readiness that of a Pod depends: its sidecars, and all but init containers."""
+    return [*(each for each in pod.spec.init_containers if each.restart_policy == "Always"), *pod.spec.containers]
+
+
+def lasting_statuses(pod: Pod) -> list[ContainerStatus]:
+    """Return what a Pod's status tells of those."""
+    names = {each.name for each in lasting(pod)}
+    told = (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    return [each for each in told if each.name in names]
 
 
 def has_ended(pod: Pod) -> bool:

@@ -109,6 +109,14 @@ def test_every_container_with_a_readiness_probe_is_probed() -> None:
     assert wanted_of_pod(pod(MAIN, ips=("FD00::1",)))[0].address == "fd00::1"
 
 
+def test_sidecars_are_probed_and_other_init_containers_are_not() -> None:
+    """A sidecar is there as long as the others; of its status it is told where those of init containers are."""
+    sidecar = replace(MAIN, name="sidecar", restart_policy="Always")
+    made = pod(MAIN, init_container_statuses=[ContainerStatus(name="sidecar", ready=True)])
+    made = replace(made, spec=replace(made.spec, init_containers=[replace(MAIN, name="init"), sidecar]))
+    assert [(each.key.part, each.ready) for each in wanted_of_pod(made)] == [("sidecar", True), ("main", False)]
+
+
 def test_a_pod_that_cannot_be_reached_is_not_probed() -> None:
     """Before it has an address, and after it has ended."""
     assert wanted_of_pod(pod(MAIN, ips=())) == ()

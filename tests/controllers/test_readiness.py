@@ -82,6 +82,24 @@ def test_one_container_is_not_enough() -> None:
     ]
 
 
+def test_a_sidecar_counts_as_a_container() -> None:
+    """Its readiness is told among those of init containers, of which the others do not count."""
+    before = running(ready=True)
+    inits = [Container(name="init"), Container(name="sidecar", restart_policy="Always", readiness_probe=Probe())]
+    told = [ContainerStatus(name="init", ready=False), ContainerStatus(name="sidecar", ready=True)]
+    before = replace(
+        before,
+        spec=replace(before.spec, init_containers=inits),
+        status=replace(before.status, init_container_statuses=told),
+    )
+    unready = with_container_ready(before, "sidecar", False, NOW)
+    assert not is_ready(unready)
+    assert unready.status.conditions[-1].message == "containers with unready status: [sidecar]"
+    assert [each.ready for each in unready.status.init_container_statuses] == [False, False]
+    assert is_ready(with_container_ready(unready, "sidecar", True, NOW))
+    assert with_container_ready(before, "init", True, NOW) is before
+
+
 def test_a_pod_written_by_hand_needs_no_container_statuses() -> None:
     """They are made of what its condition says; a container without a probe is ready."""
     assert is_ready(with_container_ready(running(told=False), "probed", True, NOW))

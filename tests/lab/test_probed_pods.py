@@ -169,6 +169,28 @@ def test_commands_of_probes_run_in_their_pods(up: Up, tmp_path: Path) -> None:
     assert said == {"Unhealthy": "Readiness probe failed: command exited with status 1"}
 
 
+@pytest.mark.parametrize("command", ["command: [sleep, '1000'], ", ""], ids=["program", "stand-in"])
+def test_a_pod_is_as_ready_as_its_sidecars(up: Up, tmp_path: Path, command: str) -> None:
+    """A sidecar's probe counts as any container's: the pod waits for it, leaves by it, and returns."""
+    well = tmp_path / "well"
+    probe = f"readinessProbe: {{exec: {{command: [cat, {well}]}}, periodSeconds: 1, timeoutSeconds: 20}}"
+    sidecar = f"  initContainers: [{{name: proxy, image: proxy, restartPolicy: Always, {command}{probe}}}]\n"
+    lab = up(pod("a", "tcpSocket: {port: 80}").replace("spec:\n", f"spec:\n{sidecar}"), timeout=0)
+    until(lambda: "Unhealthy" in reasons(lab), "a failed probe")
+    assert not ready(lab)["a"]
+    assert answer(lab) == ""
+    well.touch()
+    assert lab.wait() == ()
+    assert answer(lab) == "a"
+    with lab.read() as snapshot:
+        told = snapshot.get(Pod, "default", "a")
+    assert told
+    assert [each.ready for each in told.status.init_container_statuses] == [True]
+    well.unlink()
+    until(lambda: not answer(lab), "the end of its traffic")
+    assert not ready(lab)["a"]
+
+
 def test_pods_without_servers_leave_and_come_back(up: Up) -> None:
     """The stand-in process is killed: no pod gets connections any more; the next pass brings them back."""
     lab = up(pod("a", "tcpSocket: {port: 80}"), pod("b", "httpGet: {port: 80}"))
