@@ -126,7 +126,7 @@ class Attempts:
             cause: OSError | None = error if isinstance(error, OSError) else None
             if isinstance(error, ClientConnectorError):
                 cause = error.os_error
-                if not isinstance(cause, ssl.SSLError):
+                if cause.errno and not isinstance(cause, ssl.SSLError):  # else TLS ended before it had begun
                     doing += f": dial tcp {place(*target(probed, action))}: connect"
             if cause is not None and cause.errno and not isinstance(cause, ssl.SSLError):
                 return _of_error(cause, doing)
@@ -333,12 +333,12 @@ def _of_error(error: OSError, doing: str) -> Outcome:
 
 def _named(error: Exception) -> str:
     """What went wrong, in our words: those of the error may be the endpoint's."""
-    from aiohttp import ClientSSLError, ServerDisconnectedError
+    from aiohttp import ClientConnectorError, ClientSSLError, ServerDisconnectedError
 
-    if isinstance(error, ServerDisconnectedError):
-        return "EOF"
     if isinstance(error, ClientSSLError):
         return "tls: the handshake failed"
+    if isinstance(error, ServerDisconnectedError | ClientConnectorError):
+        return "EOF"
     return f"malformed HTTP response ({type(error).__name__})"
 
 

@@ -288,6 +288,11 @@ def test_https_is_not_verified(pair: Pair, tmp_path: Path) -> None:
 
     assert answering(pair, plain, wanted) == fails('Get "https://10.0.0.2:80/": tls: the handshake failed')
 
+    async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+
+    assert answering(pair, rude, wanted) == fails('Get "https://10.0.0.2:80/": EOF')
+
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
