@@ -23,6 +23,7 @@ from svcnat.agent.departures import Departures, Left, departures, everything, le
 from svcnat.agent.desired import Desired, Identity
 from svcnat.agent.host import described, prepare, survey, unguard, unprepare
 from svcnat.agent.settings import Host, settings_for
+from svcnat.agent.tally import Tally
 from svcnat.agent.targets import Target
 from svcnat.agent.writer import Writer, Written
 from svcnat.errors import KernelError, SvcnatError
@@ -79,7 +80,7 @@ class Keeper:
         """`follows` is what others are told; `identity` is the state file's, None if objects come from manifests."""
         self.target = target
         self.refused: dict[Identity, Refusal] = {}
-        self.endpoints = 0
+        self.tally = Tally()
         self._config = config
         self._follows, self._state, self._force = follows, identity, force
         self._opener, self._tracker, self._clock = opener, tracker, clock
@@ -92,7 +93,6 @@ class Keeper:
         self._compiled = False
         self._needy = False  # the host may not have what the Services need
         self._began = False  # connection tracking has been looked through
-        self._counts: dict[Identity, int] = {}
         self._doubts: dict[Identity, list[str]] = {}
         self._warnings: list[str] = []
         self._cuts: list[tuple[float, Identity, Left]] = []
@@ -278,9 +278,9 @@ class Keeper:
         self._compiled = True
         self._settings, self._planner, self._needs = settings, Planner(settings), Needs(settings)
         self.writer.restart(settings)
-        for memory in (self.refused, self._doubts, self._counts):
+        for memory in (self.refused, self._doubts):
             memory.clear()
-        self.endpoints = 0
+        self.tally = Tally()
         return looked, desired.services
 
     def _plan(self, identity: Identity, desired: Desired) -> None:
@@ -296,11 +296,8 @@ class Keeper:
         """The ports of a Service, noted for who wants to know of them."""
         ports = self._planner.services.get(identity, ())
         self._needy |= self._needs.put(identity, ports)
-        count = sum(len(port.endpoints.serving) for port in ports)
-        self.endpoints += count - self._counts.pop(identity, 0)
+        self.tally.put(identity, ports)
         self._doubts.pop(identity, None)
-        if ports:
-            self._counts[identity] = count
         if found := doubts(Plan(self._settings, {identity: ports})):
             self._doubts[identity] = found
         return ports

@@ -12,11 +12,12 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from svcnat import __version__
 from svcnat.agent.connections import Reading, Totals, series_text, shown
+from svcnat.agent.tally import POLICIES
 from svcnat.errors import MissingError, SvcnatError
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ class Metrics:
             f"{rules}_last_queued_timestamp_seconds", "When a pass was last asked for", node
         )
         self._failed = proxy.counter(f"{rules}_nftables_sync_failures_total", "Passes that failed", node)
+        self._far = proxy.gauge(
+            f"{rules}_no_local_endpoints_total",
+            "Services with a Local policy whose endpoints are all elsewhere",
+            ("node", "traffic_policy"),
+        )
         self._programming = proxy.histogram(
             "network_programming_duration_seconds",
             "How long commands that changed objects waited for the rules",
@@ -144,10 +150,13 @@ class Metrics:
         """The rules follow what a command changed, so many seconds after it asked."""
         self._programming.labels(shown(node)).observe(max(0.0, seconds))  # clocks jump
 
-    def holds(self, node: str, *, services: int, endpoints: int) -> None:
-        """The node's rules serve so many Services, with so many endpoints."""
-        self._services.labels(shown(node)).set(services)
-        self._endpoints.labels(shown(node)).set(endpoints)
+    def holds(self, node: str, *, services: int, endpoints: int, far: Mapping[str, int]) -> None:
+        """The node's rules serve so many Services, with so many endpoints; `far`: :class:`svcnat.agent.tally.Tally`."""
+        node = shown(node)
+        self._services.labels(node).set(services)
+        self._endpoints.labels(node).set(endpoints)
+        for policy in POLICIES:
+            self._far.labels(node, policy).set(far.get(policy, 0))
 
     def in_sync(self, node: str, *, in_sync: bool) -> None:
         """The node's rules are what the objects ask for, or not."""
@@ -174,6 +183,9 @@ class Metrics:
         ):
             with contextlib.suppress(KeyError):
                 metric.remove(shown(node))
+        for policy in POLICIES:
+            with contextlib.suppress(KeyError):
+                self._far.remove(shown(node), policy)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format 0.0.4; at most a second old."""

@@ -298,7 +298,9 @@ class Reconciler:
             gc.freeze()
         member.begun = True
         self._observer.passed(member.target, full=written.full, seconds=member.took, changes=added + deleted)
-        self._observer.holds(member.target, services=keeper.services, endpoints=keeper.endpoints)
+        self._observer.holds(
+            member.target, services=keeper.services, endpoints=keeper.tally.endpoints, far=keeper.tally.far
+        )
 
     def _failed(self, member: Member, error: SvcnatError) -> None:
         if isinstance(error, MissingError) and member.keeper and not member.keeper.is_there():
@@ -325,7 +327,7 @@ class Reconciler:
             state=member.state,
             generation=(keeper.writer.generation or 0) if keeper else 0,
             services=keeper.services if keeper else 0,
-            endpoints=keeper.endpoints if keeper else 0,
+            endpoints=keeper.tally.endpoints if keeper else 0,
             error=error,
             refused={"/".join(each): refused[each].reason for each in sorted(refused)[:_MOST_TOLD]},
             drift=member.drift,

@@ -5,6 +5,7 @@ What is done in a round is :mod:`svcnat.agent.reconciler`'s affair.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from svcnat.agent.desired import Identity, Touched
@@ -90,8 +91,8 @@ class Observer:
     def refused(self, target: Target, service: Identity, reason: str) -> None:
         """The rules of a Service cannot be had."""
 
-    def holds(self, target: Target, *, services: int, endpoints: int) -> None:
-        """So much has rules in a target now."""
+    def holds(self, target: Target, *, services: int, endpoints: int, far: Mapping[str, int]) -> None:
+        """So much has rules in a target now; `far`: see :class:`svcnat.agent.tally.Tally`."""
 
     def read(self, target: Target, *, well: bool) -> None:
         """The objects cannot be read any more, so a target's rules may be old; or they can again, and are current."""

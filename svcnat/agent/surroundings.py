@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Self
 
@@ -337,10 +337,10 @@ class _Observer(Observer):
         if metrics := self._all.metrics:
             metrics.refused(target.node)
 
-    def holds(self, target: Target, *, services: int, endpoints: int) -> None:
+    def holds(self, target: Target, *, services: int, endpoints: int, far: Mapping[str, int]) -> None:
         """See :class:`Observer`."""
         if metrics := self._all.metrics:
-            metrics.holds(target.node, services=services, endpoints=endpoints)
+            metrics.holds(target.node, services=services, endpoints=endpoints, far=far)
 
     def read(self, target: Target, *, well: bool) -> None:
         """See :class:`Observer`."""

@@ -97,7 +97,7 @@ def test_our_own() -> None:
     metrics.refused("n1", 2)
     metrics.overrun("nftables")
     metrics.answered("done")
-    metrics.holds("n1", services=7, endpoints=21)
+    metrics.holds("n1", services=7, endpoints=21, far={"internal": 2})
     metrics.in_sync("n1", in_sync=True)
     found = world.scrape()
     assert found[at("svcnat_changes_total", node="n1")] == 1000
@@ -107,6 +107,9 @@ def test_our_own() -> None:
     assert found[at("svcnat_reconcile_requests_total", outcome="done")] == 1
     assert found[at("svcnat_services", node="n1")] == 7
     assert found[at("svcnat_endpoints", node="n1")] == 21
+    for policy, count in (("internal", 2), ("external", 0)):
+        name = "kubeproxy_sync_proxy_rules_no_local_endpoints_total"
+        assert found[at(name, node="n1", traffic_policy=policy)] == count
     assert found[at("svcnat_node_in_sync", node="n1")] == 1
     assert found[at("svcnat_build_info", version=svcnat.__version__)] == 1
     assert found[at("process_open_fds")] > 2
@@ -158,7 +161,7 @@ def test_nodes_that_go_leave() -> None:
         metrics.drifted(node)
         metrics.refused(node)
         metrics.programmed(node, 1)
-        metrics.holds(node, services=1, endpoints=1)
+        metrics.holds(node, services=1, endpoints=1, far={})
         metrics.in_sync(node, in_sync=True)
     metrics.forget("n1")
     metrics.forget("n3")
