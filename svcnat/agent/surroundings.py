@@ -352,6 +352,8 @@ class _Observer(Observer):
         self._all.freshness.left(target.node)
         if metrics := self._all.metrics:
             metrics.forget(target.node)
+            if not target.optional:
+                metrics.in_sync(target.node, in_sync=False)  # a series that ends alerts nobody
 
     def overrun(self, source: Overran) -> None:
         """See :class:`Observer`."""

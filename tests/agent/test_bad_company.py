@@ -26,6 +26,7 @@ from svcnat.agent.keeper import Keeper
 from svcnat.agent.reconciler import Reconciler
 from svcnat.agent.sources import StateFile
 from svcnat.agent.surroundings import Surroundings
+from svcnat.agent.targets import Target
 from svcnat.errors import BusyError, KernelError
 from svcnat.kernel import netns
 from svcnat.kernel.libnftables import Libnftables
@@ -166,6 +167,28 @@ def test_lost_events_show_in_the_metrics(folder: Path, store: Store) -> None:
     text = asyncio.run(main())
     assert 'svcnat_event_overruns_total{source="nftables"} 2.0' in text
     assert 'svcnat_event_overruns_total{source="rtnetlink"} 1.0' in text
+
+
+def test_a_target_that_is_gone_shows_in_the_metrics(folder: Path, store: Store) -> None:
+    """An alert on nodes that do not follow comes for it, too, unless it may be gone, as a node of a lab that is off."""
+
+    async def main() -> str:
+        source = StateFile(store.path, lambda _: Store.open(store.path))
+        with ThreadPoolExecutor(1) as worker:
+            async with Surroundings(source, Configuration(), None, worker, lambda: None) as surroundings:
+                for target in (Target("host", "blue"), Target("off", "blue", optional=True), Target("stays", "blue")):
+                    surroundings.observer.requested(target)
+                    surroundings.observer.passed(target, full=True, seconds=0.1, changes=1)
+                    if target.node != "stays":
+                        surroundings.observer.gone(target)
+                assert surroundings.metrics
+                return surroundings.metrics.text().decode()
+
+    text = asyncio.run(main())
+    assert 'svcnat_node_in_sync{node="host"} 0.0' in text
+    assert 'svcnat_node_in_sync{node="stays"} 1.0' in text
+    assert 'node="off"' not in text
+    assert 'svcnat_changes_total{node="host"}' not in text
 
 
 def test_a_round_that_hangs_leaves_the_metrics_readable(folder: Path, store: Store) -> None:
