@@ -14,12 +14,14 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
 
 from svcnat.agent.control import Client, Verify, socket_of_state
 from svcnat.agent.doctor import stored, sysctls
 from svcnat.agent.doctor.facts import Agent, Facts, Machine, Place, State, Tool, Unknown, Wanted
+from svcnat.agent.doctor.packets import tried
 from svcnat.errors import KernelError, MissingError, SvcnatError, UsageError
 from svcnat.kernel import features, foreign, libnftables, netns, reach, sysctl, xtables
 from svcnat.kernel.host import Interest, Network
@@ -151,7 +153,7 @@ def _place(where: Where, state: State, config: Configuration) -> Place:
     if isinstance(opened, Unknown):
         return Place(where.node, _enter(where), *(opened,) * 8)
     with opened as network:
-        seen = _known(lambda: network.survey(Interest(config.service_networks)))
+        seen = _known(lambda: network.survey(Interest((*config.service_networks, *_ways(state)))))
     wanted = state.wanted.addresses if isinstance(state.wanted, Wanted) else ()
     asked = wanted[:_MOST_ADDRESSES] or tuple(
         str(each[10]) for each in config.service_networks if each.version == 4 and each.num_addresses > 10
@@ -170,6 +172,13 @@ def _place(where: Where, state: State, config: Configuration) -> Place:
         families=families,
         origin=origin,
     )
+
+
+def _ways(state: State) -> Iterator[IPv4Network | IPv6Network]:
+    """The endpoints whose packets the doctor follows."""
+    if isinstance(state.wanted, Wanted):
+        for family in FAMILIES:
+            yield from (ip_network(each.address) for each in tried(state.wanted, family))
 
 
 def _enter(where: Where) -> str:

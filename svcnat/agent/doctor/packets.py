@@ -105,7 +105,7 @@ class Traffic:
         wanted = _wanted(self.facts)
         if not wanted.backends:
             return [] if wanted.lacks(family) else [None]
-        return [*[each for each in wanted.backends if each.family == family][:_MOST_SPOTS]]
+        return [*tried(wanted, family)]
 
     def _own(self) -> set[str]:
         return {each.address for each in self.place.addresses} if isinstance(self.place.addresses, tuple) else set()
@@ -163,6 +163,11 @@ class Traffic:
                 version = socket.AF_INET if family == "ip" else socket.AF_INET6
                 headers["network", sender if answer else receiver] = socket.inet_pton(version, spot.address)
         return Packet(fields, headers, state, translated)
+
+
+def tried(wanted: Wanted, family: Family) -> list[Spot]:
+    """The endpoints whose packets are followed; the ways to them have to be known."""
+    return [each for each in wanted.backends if each.family == family][:_MOST_SPOTS]
 
 
 def families_of(chain_family: str) -> tuple[Family, ...]:

@@ -24,6 +24,7 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_/\\.-]*")
 _TOOLS = {"ip": "iptables", "ip6": "ip6tables"}
 _TABLES_OF_IPTABLES = ("filter", "mangle", "raw", "nat", "security")
 _HOOKS_OF_IPTABLES = ("FORWARD", "INPUT", "OUTPUT", "PREROUTING", "POSTROUTING")
+_MOST_WORK = 50_000  # rules that the packets of one chain meet
 _TRANSLATION, _TRACKING = -100, -200  # NF_IP_PRI_NAT_DST, _CONNTRACK
 
 
@@ -76,6 +77,12 @@ class _Case:
         return _program(self.chain, self.foreign) or "other rules"
 
 
+def _few(case: _Case, sent: list[Sent]) -> list[Sent]:
+    """The packets, or every so many of them where each meets so many rules that all would take seconds."""
+    rules = sum(map(len, (case.chain.rules or (), *case.chain.called.values())))
+    return sent[:: 1 + len(sent) * rules // _MOST_WORK]
+
+
 def _judge(case: _Case) -> Iterator[Finding]:
     if case.chain.kind == "nat":
         yield from _translates(case)
@@ -107,7 +114,7 @@ def _judge(case: _Case) -> Iterator[Finding]:
 
 def _drops(case: _Case, sent: list[Sent], answers: list[Sent], whom: str) -> Iterator[Finding]:
     """A chain that drops what it should let pass, or its answers; sure if no unknown of a packet could change that."""
-    ends = [(each, follow(case.chain, each.packet)) for each in sent]
+    ends = [(each, follow(case.chain, each.packet)) for each in _few(case, sent)]
     lost = [each for each, end in ends if end.drop and not end.accept]
     unsure = [each for each, end in ends if end.drop and end.accept]
     passed = [each for each, end in ends if not end.drop]
@@ -120,7 +127,7 @@ def _drops(case: _Case, sent: list[Sent], answers: list[Sent], whom: str) -> Ite
             _allow(case),
         )
         return
-    if any((end := follow(case.chain, each.packet)).drop and not end.accept for each in answers):
+    if any((end := follow(case.chain, each.packet)).drop and not end.accept for each in _few(case, answers)):
         yield Finding("error", case.subject, f"{case.title} drops the answers of {whom}", _allow(case))
 
 
@@ -138,7 +145,7 @@ def _but(lost: Iterable[Sent], passed: list[Sent]) -> str:
 def _untracks(case: _Case, packets: list[Sent]) -> Iterator[Finding]:
     """A rule that hides packets from connection tracking, without which nothing is translated."""
     chain = case.chain
-    for each in packets:
+    for each in _few(case, packets):
         untracks = follow(chain, each.packet).untracks
         if untracks is None:
             continue
@@ -162,7 +169,7 @@ def _translates(case: _Case) -> Iterator[Finding]:
     """Another translation of what svcnat translates: which of the two comes first is an accident."""
     families, own = families_of(case.chain.family), case.chain.hook == "output"
     sent = [each for family in families for each in case.traffic.asked(family, _TRANSLATION, own=own)]
-    ends: list[tuple[Sent, Ends]] = [(each, follow(case.chain, each.packet)) for each in sent]
+    ends: list[tuple[Sent, Ends]] = [(each, follow(case.chain, each.packet)) for each in _few(case, sent)]
     both = list(dict.fromkeys(str(each.spot) for each, end in ends if end.translate))
     if both:
         yield Finding(
