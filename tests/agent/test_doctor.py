@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from svcnat.agent.doctor.machine import numbers
 from svcnat.kernel.features import FEATURES, Missing
 from svcnat.kernel.foreign import Chain, Foreign
 from svcnat.kernel.host import Address, Route
+from svcnat.kernel.listeners import Listener
 from svcnat.kernel.steps import Compare, Load, Rule, States, Step, Untrack
 from svcnat.kernel.steps import Unknown as Unsure
 from svcnat.model.configuration import Configuration
@@ -156,6 +158,59 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
     "a strict reverse path with two ways": (
         place(routes=(DEFAULT, replace(DEFAULT, device="wg0", metric=5))),
         "warning", "rp_filter", "eth0, wg0", "in sysctl -w net/ipv4/conf/all/rp_filter=2",
+    ),
+    "an unreachable range behind two": (
+        place(
+            routes=(DEFAULT, replace(DEFAULT, device="wg0", metric=5), replace(DEFAULT, device="", usable=False)),
+        ),
+        "warning", "rp_filter", "eth0, wg0", "rp_filter=2",
+    ),
+    "forwarding of IPv6 that would take the default route away": (
+        replace(
+            place(
+                settings=SETTINGS | {"net/ipv6/conf/eth0/accept_ra": "1", "net/ipv6/conf/eth1/accept_ra": "1"},
+                routes=(DEFAULT, Route("ip6", "::/0", "eth0", None, 0, usable=True)),
+            ),
+            state=replace(STATE, wanted=replace(WANTED, addresses=("10.96.0.10", "fd00:10:96::1"))),
+        ),
+        "error", "forwarding", "IPv6 is not",
+        "in sysctl -w net/ipv6/conf/eth0/accept_ra=2 net/ipv6/conf/all/forwarding=1",
+    ),
+    "a default route that forwarding has taken away": (
+        replace(
+            place(
+                settings=SETTINGS | {"net/ipv6/conf/eth0/accept_ra": "1", "net/ipv6/conf/all/forwarding": "1"},
+                addresses=(*ADDRESSES, Address("ip6", "eth0", "2001:db8::7", 64, "global", frozenset())),
+            ),
+            state=replace(STATE, wanted=replace(WANTED, addresses=("10.96.0.10", "fd00:10:96::1"))),
+        ),
+        "warning", "forwarding", "IPv6 has no default route", "in sysctl -w net/ipv6/conf/eth0/accept_ra=2",
+    ),
+    "forwarding, but not from two devices": (
+        place(
+            settings=SETTINGS | {"net/ipv4/conf/eth0/forwarding": "0", "net/ipv4/conf/a b/forwarding": "0"},
+            routes=(DEFAULT, replace(PODS, device="a b")),
+        ),
+        "warning", "forwarding", "a b", "'net/ipv4/conf/a b/forwarding=1'",
+    ),
+    "few buckets": (
+        settings(**{"net/netfilter/nf_conntrack_buckets": "16384"}),
+        "warning", "conntrack", "16384 buckets", "sysctl -w net/netfilter/nf_conntrack_buckets=65536",
+    ),
+    "a full table with few buckets": (
+        settings(count="250000", **{"net/netfilter/nf_conntrack_buckets": "16384"}),
+        "error", "conntrack", "250000", "nf_conntrack_max=524288 net/netfilter/nf_conntrack_buckets=131072",
+    ),
+    "a program on a node port": (
+        place(listeners=frozenset({Listener("tcp", "::", 30080), Listener("udp", "0.0.0.0", 30080)})),
+        "warning", "node ports", "listens on 30080/tcp", "another port",
+    ),
+    "ports for everybody": (
+        settings(
+            **{"net/ipv4/ip_local_port_range": "1024 31000", "net/ipv4/ip_local_reserved_ports": "8080,30500-40000"}
+        ),
+        "warning", "node ports", "30000 to 31000",
+        "in sysctl -w net/ipv4/ip_local_reserved_ports=8080,30500-40000,30000-31000",
     ),
     "a full table of connections": (
         settings(count="250000"), "error", "conntrack", "250000 of at most 262144", "conntrack_max=524288",
@@ -433,6 +488,24 @@ FINE: dict[str, Facts] = {
     "a drop at input, and endpoints elsewhere": place(foreign=Foreign(chains=(replace(DROP, hook="input"),))),
     "a policy for a family that no service has": place(foreign=Foreign(chains=(replace(DROP, family="ip6"),))),
     "svcnat's own chains": place(foreign=Foreign(chains=(replace(DROP, table="svcnat"),))),
+    "forwarding that is forced": replace(
+        place(settings=SETTINGS | {"net/ipv6/conf/eth0/force_forwarding": "1"}),
+        state=replace(STATE, wanted=replace(WANTED, addresses=("10.96.0.10", "fd00:10:96::1"))),
+    ),
+    "a device without an address": place(settings=SETTINGS | {"net/ipv4/conf/dummy0/forwarding": "0"}),
+    "a strict reverse path, and a default route that refuses": place(
+        routes=(DEFAULT, replace(DEFAULT, device="", usable=False, metric=9))
+    ),
+    "programs elsewhere": place(
+        listeners=frozenset({Listener("tcp", "127.0.0.1", 30080), Listener("tcp", "0.0.0.0", 80)})
+    ),
+    "node ports that nobody is given": settings(
+        **{"net/ipv4/ip_local_port_range": "32000 60999", "net/ipv4/ip_local_reserved_ports": "31000-31999,32000-33000"}
+    ),
+    "ports for everybody, and no node port": replace(
+        settings(**{"net/ipv4/ip_local_port_range": "1024 60999"}),
+        state=replace(STATE, wanted=replace(WANTED, frontends=FRONTENDS[:1])),
+    ),
     "forwarding of one device": settings(**{"net/ipv4/ip_forward": "0"}),
     "a route to just the range": place(routes=(Route("ip", "10.96.0.0/12", "eth0", None, 0, usable=True),)),
     "a range that is refused": place(routes=(DEFAULT, Route("ip", "10.97.0.0/16", "", None, 0, usable=False))),
@@ -471,3 +544,24 @@ def test_the_worst_comes_first_and_says_where() -> None:
 def test_versions_are_numbers(text: str, expected: tuple[int, ...]) -> None:
     """So that 1.0.10 is newer than 1.0.9."""
     assert numbers(text) == expected
+
+
+def test_many_rules_and_many_endpoints_take_bounded_work() -> None:
+    """Where each packet meets thousands of rules, fewer packets are tried; what is found stays found."""
+    asked = 0
+
+    class Counted(tuple[Step, ...]):
+        """The steps of a rule, counting who looks at them."""
+
+        def __iter__(self) -> Iterator[Step]:
+            nonlocal asked
+            asked += 1
+            return super().__iter__()
+
+    steps = Counted((Load(4, 4, "network", 12), Compare(4, ((b"\xc0\x00\x02\x09",) * 2,))))
+    long = replace(DROP, rules=(Rule("drop", steps),) * 4000)
+    many = tuple(Spot("ip", "tcp", f"10.244.0.{n}", 80) for n in range(60))
+    facts = replace(place(foreign=Foreign(chains=(long,))), state=replace(STATE, wanted=replace(WANTED, backends=many)))
+    (found,) = troubles(facts)
+    assert found.severity == "error"
+    assert 4000 <= asked <= 100_000

@@ -105,6 +105,7 @@ def test_names_cannot_drive_the_terminal(svcnat: Run, empty_netns: str, tmp_path
     device = "a\x1b[31m"
     with netns.entered(empty_netns):
         subprocess.run(["ip", "link", "add", device, "type", "bridge"], check=True)
+        subprocess.run(["ip", "address", "add", "192.0.2.1/24", "dev", device], check=True)
         sysctl.write({"net/ipv4/ip_forward": 1, f"net/ipv4/conf/{device}/forwarding": 0})
     for form in ((), ("-o", "json"), ("-v",)):
         result = svcnat("doctor", "--netns", empty_netns, "--state", str(tmp_path / "s\x1b.db"), *form)

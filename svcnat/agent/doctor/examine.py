@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from svcnat.agent.doctor import machine, network, strangers, sysctls
+from svcnat.agent.doctor import machine, network, ports, strangers, sysctls
 from svcnat.agent.doctor.facts import Facts
 from svcnat.agent.doctor.findings import ORDER, Finding
 
@@ -21,6 +21,6 @@ def examine(facts: Facts) -> list[Finding]:
 def _all(facts: Facts) -> Iterator[Finding]:
     yield from machine.check(facts)
     for place in facts.places:
-        for check in (sysctls.check, network.check, strangers.check):
+        for check in (sysctls.check, network.check, ports.check, strangers.check):
             for finding in check(facts, place):
                 yield replace(finding, node=place.node)

@@ -12,6 +12,7 @@ from datetime import datetime
 from svcnat.kernel.features import Missing
 from svcnat.kernel.foreign import Chain, Foreign
 from svcnat.kernel.host import Address, Route
+from svcnat.kernel.listeners import Listener
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.plan import FAMILIES
@@ -131,6 +132,7 @@ class Place:
     legacy: tuple[Chain, ...] | Unknown = ()
     families: tuple[Family, ...] | Unknown = ()
     origin: str = ""
+    listeners: frozenset[Listener] | Unknown = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from svcnat.agent.doctor.facts import Facts, Place, Unknown, Wanted
 from svcnat.agent.doctor.findings import Finding, Severity, not_known, some
@@ -12,10 +13,21 @@ FORWARD4, FORWARD6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
 NO_IPV6 = "net/ipv6/conf/all/disable_ipv6"
 FLOWS, MOST_FLOWS = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
 LIBERAL, LOOSE = "net/netfilter/nf_conntrack_tcp_be_liberal", "net/netfilter/nf_conntrack_tcp_loose"
-KEYS = (FORWARD4, FORWARD6, NO_IPV6, FLOWS, MOST_FLOWS, LIBERAL, LOOSE, "net/ipv4/conf/all/rp_filter")
-DEVICE_KEYS = ("net/ipv4/conf/{}/forwarding", "net/ipv4/conf/{}/rp_filter")
+BUCKETS = "net/netfilter/nf_conntrack_buckets"
+GIVEN_PORTS, SPARED_PORTS = "net/ipv4/ip_local_port_range", "net/ipv4/ip_local_reserved_ports"
+KEYS = (
+    *(FORWARD4, FORWARD6, NO_IPV6, FLOWS, MOST_FLOWS, BUCKETS, LIBERAL, LOOSE, GIVEN_PORTS, SPARED_PORTS),
+    "net/ipv4/conf/all/rp_filter",
+)
+DEVICE_KEYS = (
+    "net/ipv4/conf/{}/forwarding",
+    "net/ipv4/conf/{}/rp_filter",
+    "net/ipv6/conf/{}/accept_ra",
+    "net/ipv6/conf/{}/force_forwarding",
+)
 
 _FEW_FLOWS = 32768
+_LONG_CHAIN = 8  # connections in a bucket; the kernel's own choice is 1 to 4
 
 
 def check(facts: Facts, place: Place) -> Iterator[Finding]:
@@ -30,9 +42,10 @@ def check(facts: Facts, place: Place) -> Iterator[Finding]:
     yield from _tcp(place, place.settings, wanted)
 
 
-def setting(place: Place, key: str, value: int) -> str:
-    """The command that gives a setting its value; slashes, since names of devices may hold dots."""
-    return f"{place.enter}sysctl -w {shlex.quote(f'{key}={value}')}"
+def setting(place: Place, keys: str | list[str], value: int | str) -> str:
+    """The command that gives settings a value; slashes, since names of devices may hold dots."""
+    named = [keys] if isinstance(keys, str) else keys
+    return f"{place.enter}sysctl -w " + " ".join(shlex.quote(f"{key}={value}") for key in named)
 
 
 def devices_of(settings: Mapping[str, str], pattern: str) -> dict[str, str]:
@@ -57,29 +70,67 @@ def _forwarding(place: Place, settings: Mapping[str, str], wanted: Wanted | None
             continue
         if settings[key] != "0":
             yield Finding("ok", "forwarding", f"{family} is forwarded")
-        elif family == "IPv4" and (some_do := _forwarding_devices(settings, "1")):
-            yield Finding("ok", "forwarding", f"IPv4 is forwarded from {some(some_do)}, and from nowhere else")
+        elif some_do := _forwarding_devices(settings, "1", family):
+            yield Finding("ok", "forwarding", f"{family} is forwarded from {some(some_do)}, and from nowhere else")
         elif needed[family]:
             yield Finding(
                 sure,
                 "forwarding",
                 f"{family} is not forwarded: only this host itself reaches endpoints that are elsewhere",
-                setting(place, key, 1),
+                setting(place, key, 1) if family == "IPv4" else _forward6(place, settings),
             )
         else:
             yield Finding("ok", "forwarding", f"{family} is not forwarded, and no service needs it")
-    if settings.get(FORWARD4, "0") != "0" and (not_here := _forwarding_devices(settings, "0")):
+    used = {each.device for each in _seen(place.addresses) if each.family == "ip"}
+    used |= {each.device for each in _seen(place.routes) if each.family == "ip"}
+    not_here = [each for each in _forwarding_devices(settings, "0") if each in used]
+    if settings.get(FORWARD4, "0") != "0" and not_here:
         yield Finding(
             "warning",
             "forwarding",
             f"IPv4 is forwarded, but not what comes in by {some(not_here)}",
-            setting(place, DEVICE_KEYS[0].format(not_here[0]), 1),
+            setting(place, [DEVICE_KEYS[0].format(each) for each in not_here], 1),
+        )
+    if needed["IPv6"] and settings.get(FORWARD6, "0") != "0" and (deaf := _deaf(place, settings)):
+        yield Finding(
+            "warning",
+            "forwarding",
+            f"IPv6 has no default route: a host that forwards hears no router on {some(deaf)} with accept_ra 1",
+            setting(place, [DEVICE_KEYS[2].format(each) for each in deaf], 2),
         )
 
 
-def _forwarding_devices(settings: Mapping[str, str], value: str) -> list[str]:
-    found = devices_of(settings, DEVICE_KEYS[0])
+T = TypeVar("T")
+
+
+def _seen(what: tuple[T, ...] | Unknown) -> tuple[T, ...]:
+    return what if isinstance(what, tuple) else ()
+
+
+def _forwarding_devices(settings: Mapping[str, str], value: str, family: str = "IPv4") -> list[str]:
+    """The devices where forwarding has that value: of IPv6, where it is forced (Linux 6.17 and later)."""
+    found = devices_of(settings, DEVICE_KEYS[0] if family == "IPv4" else DEVICE_KEYS[3])
     return [name for name, each in found.items() if each == value and name not in ("lo", "default")]
+
+
+def _forward6(place: Place, settings: Mapping[str, str]) -> str:
+    """Forward IPv6, and go on hearing routers: their default routes go at once where accept_ra is 1."""
+    ways = {each.device for each in _seen(place.routes) if each.destination == "::/0" and each.usable}
+    heard = [name for name, value in devices_of(settings, DEVICE_KEYS[2]).items() if value == "1" and name in ways]
+    first = "".join(f"{shlex.quote(f'{DEVICE_KEYS[2].format(each)}=2')} " for each in heard)
+    return f"{place.enter}sysctl -w {first}{FORWARD6}=1"
+
+
+def _deaf(place: Place, settings: Mapping[str, str]) -> list[str]:
+    """Devices with an address that a router's advertisement gave, where such are not heard any more."""
+    if any(each.destination == "::/0" and each.usable for each in _seen(place.routes)):
+        return []
+    given = {
+        each.device
+        for each in _seen(place.addresses)
+        if each.family == "ip6" and each.scope == "global" and "permanent" not in each.flags
+    }
+    return [name for name, value in devices_of(settings, DEVICE_KEYS[2]).items() if value == "1" and name in given]
 
 
 def _reverse_path(place: Place, settings: Mapping[str, str]) -> Iterator[Finding]:
@@ -91,7 +142,7 @@ def _reverse_path(place: Place, settings: Mapping[str, str]) -> Iterator[Finding
         if name not in ("lo", "default") and max(everywhere, value) == "1"
     ]
     routes = place.routes if isinstance(place.routes, tuple) else ()
-    ways = {route.device for route in routes if route.family == "ip" and route.destination == "0.0.0.0/0"}
+    ways = {route.device for route in routes if route.destination == "0.0.0.0/0" and route.usable}
     if strict and len(ways) > 1:
         yield Finding(
             "warning",
@@ -110,13 +161,24 @@ def _flows(settings: Mapping[str, str]) -> Iterator[Finding]:
         return
     count, most = int(settings[FLOWS]), int(settings[MOST_FLOWS])
     full = f"{count} of at most {most} connections are tracked"
-    more = f"sysctl -w {MOST_FLOWS}={max(2 * most, 4 * _FEW_FLOWS)}"  # the machine's: no namespace has its own
+    larger = max(2 * most, 4 * _FEW_FLOWS)
+    more = f"sysctl -w {MOST_FLOWS}={larger}"  # the machine's: no namespace has its own
+    buckets = int(settings.get(BUCKETS, "0"))
+    if 0 < buckets * _LONG_CHAIN < larger:
+        more += f" {BUCKETS}={larger // 4}"
     if most and count * 10 >= most * 9:
         yield Finding("error", "conntrack", f"{full}: when the table is full, new connections are dropped", more)
     elif most and count * 10 >= most * 7:
         yield Finding("warning", "conntrack", f"{full}: when the table is full, new connections are dropped", more)
     elif 0 < most < _FEW_FLOWS:
         yield Finding("warning", "conntrack", f"{full}: that is few for a host that others connect through", more)
+    elif 0 < buckets * _LONG_CHAIN < most:
+        yield Finding(
+            "warning",
+            "conntrack",
+            f"up to {most} connections share {buckets} buckets: where there are many, packets look through long lists",
+            f"sysctl -w {BUCKETS}={most // 4}",
+        )
     else:
         yield Finding("ok", "conntrack", full)
 
