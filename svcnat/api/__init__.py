@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from svcnat.api.agents import Following, agent_state, follow_once, following, run_agent, status
     from svcnat.api.cluster import Cluster
     from svcnat.api.configured import DEFAULT_CONFIG, DEFAULT_STATE, configuration
+    from svcnat.api.differences import Difference, Differences
     from svcnat.api.edits import Changed
     from svcnat.api.labs import Lab, Wanted, load_lab
     from svcnat.api.rules import Cleaned, cleanup, compile_ruleset, load, render, sync
+    from svcnat.controllers.exposing import Exposure
 
 _MODULES = {
     "agent.report": ("Report",),
@@ -28,9 +30,11 @@ _MODULES = {
     "api.agents": ("Following", "agent_state", "follow_once", "following", "run_agent", "status"),
     "api.cluster": ("Cluster",),
     "api.configured": ("DEFAULT_CONFIG", "DEFAULT_STATE", "configuration"),
+    "api.differences": ("Difference", "Differences"),
     "api.edits": ("Changed",),
     "api.labs": ("Lab", "Wanted", "load_lab"),
     "api.rules": ("Cleaned", "cleanup", "compile_ruleset", "load", "render", "sync"),
+    "controllers.exposing": ("Exposure",),
 }
 _MODULE_OF = {name: f"svcnat.{module}" for module, names in _MODULES.items() for name in names}
 
@@ -40,6 +44,9 @@ __all__ = [
     "Changed",
     "Cleaned",
     "Cluster",
+    "Difference",
+    "Differences",
+    "Exposure",
     "Following",
     "Host",
     "Lab",
