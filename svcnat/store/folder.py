@@ -78,6 +78,8 @@ class _Reader:
                 with path.open("rb") as file:
                     self.keep(str(path), file)
         except FileNotFoundError:
+            if not named and not path.is_symlink():
+                return 0  # it went while its folder was read
             self._refuse(path, "no such file or folder")
         except OSError as error:
             self._refuse(path, (error.strerror or str(error)).lower())

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from svcnat.store.connections import Connected, file_id, reporting
+from svcnat.store.connections import Connected, FileId, file_id, reporting
 
 
 class Watch:
@@ -22,6 +22,7 @@ class Watch:
     def __init__(self, path: Path, connected: Connected) -> None:
         self._path = path
         self._connection, self._file, self._immutable = connected
+        self._log = self._log_id()
         self._seen: tuple[int, ...] = ()
 
     def changed(self) -> bool:
@@ -42,13 +43,15 @@ class Watch:
         return changed
 
     def replaced(self) -> bool:
-        """Tell whether the path is another file now, or none.
+        """Tell whether the path is another file now, or none, or has another log.
+
+        Nobody removes the log of a file that we hold, but people who put other content into the file, in place.
 
         Raises:
             StoreError: it cannot be told: a folder on the way to it may not be entered, or the disk is broken.
 
         """
-        return file_id(self._path) != self._file
+        return file_id(self._path) != self._file or (self._log is not None and self._log_id() != self._log)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -61,6 +64,9 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _log_id(self) -> FileId | None:
+        return file_id(Path(f"{self._path}-wal"))
 
     def _written(self) -> tuple[int, ...]:
         """Return what a write changes on the outside: SQLite takes a file that it may not lock for one at rest."""

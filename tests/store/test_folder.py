@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,31 @@ def test_everything_unreadable_is_said_at_once(tmp_path: Path) -> None:
         "no such file or folder",
         "file name too long",
     ]
+
+
+def test_what_goes_while_its_folder_is_read_is_not_missed(tmp_path: Path) -> None:
+    """Editors and programs remove files at any moment; a link that leads nowhere is another matter."""
+    (tmp_path / "a.yaml").write_text("stays")
+    enough = threading.Event()
+
+    def come_and_go() -> None:
+        while not enough.is_set():
+            for number in range(50):
+                (tmp_path / f"b{number}.yaml").write_text("goes")
+            for number in range(50):
+                (tmp_path / f"b{number}.yaml").unlink()
+
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(come_and_go)
+        try:
+            for _ in range(500):
+                assert read_sources([str(tmp_path)])[0] == (str(tmp_path / "a.yaml"), b"stays")
+        finally:
+            enough.set()
+        going.result()
+    (tmp_path / "c.yaml").symlink_to("nowhere.yaml")
+    with pytest.raises(ManifestError, match="no such file"):
+        read_sources([str(tmp_path)])
 
 
 def test_pipes_are_read_when_named_and_passed_over_in_folders(tmp_path: Path) -> None:

@@ -151,6 +151,27 @@ def made_anew(path: Path) -> None:
     create(path, "other")
 
 
+def copied_over(path: Path, backup: Path) -> None:
+    """Restore a backup into the same file, and take the log away."""
+    for each in list(path.parent.glob(f"{path.name}-*")):
+        each.unlink()
+    path.write_bytes(backup.read_bytes())
+
+
+def test_other_content_in_the_same_file_is_noticed(path: Path) -> None:
+    """A backup that is copied over the file, without its log: who holds both would never see another commit."""
+    with Store.open(path) as store, store.watch() as watch:
+        watch.changed()
+        backup = path.with_name("backup")
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+            source.backup(target)
+        create(path, "later")
+        assert watch.changed()
+        assert not watch.replaced()
+        copied_over(path, backup)
+        assert watch.replaced()
+
+
 @pytest.mark.parametrize("replace", [moved_over, made_anew, remove])
 def test_another_file_is_noticed(path: Path, replace: Callable[[Path], None]) -> None:
     """A restored backup, a new file, and none at all; the number of the old inode is not given away meanwhile."""
