@@ -7,7 +7,8 @@ already. What packets see changes in one transaction. When to run a pass is the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from svcnat.agent.report import Report
@@ -26,11 +27,19 @@ _IN_PARTS = (
 )
 
 
-def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False, distrust: bool = False) -> Report:
+def reconcile(
+    namespace: Namespace,
+    want: Ruleset,
+    *,
+    dry_run: bool = False,
+    distrust: bool = False,
+    quietly: Callable[[Change], AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Report:
     """Make the namespace's tables equal to `want`, by the smallest transaction.
 
     The frontends in the report's ``going`` refuse, and are to be taken away when their flows have ended.
     With `distrust` every chain is filled anew: somebody may have replaced a rule by one that looks like it.
+    `quietly` surrounds the commit of a change.
     Tables of others are neither read nor written. A dry run asks the kernel whether it would take the change.
 
     Raises:
@@ -48,7 +57,11 @@ def reconcile(namespace: Namespace, want: Ruleset, *, dry_run: bool = False, dis
         first, going = farewell.in_two(change, have, needed)
         writing = _Counted(namespace)
         try:
-            warnings = _check(namespace, change) if dry_run else _commit(writing, first)
+            if dry_run:
+                warnings = _check(namespace, change)
+            else:
+                with quietly(first):
+                    warnings = _commit(writing, first)
         except StaleError:
             if attempt == _ATTEMPTS - 1:
                 raise

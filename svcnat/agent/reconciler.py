@@ -20,7 +20,7 @@ from svcnat.agent.keeper import Keeper
 from svcnat.agent.rounds import Member, Observer, Reasons, Round
 from svcnat.agent.sources import Source
 from svcnat.agent.targets import Target
-from svcnat.errors import MissingError, SvcnatError
+from svcnat.errors import MissingError, StaleError, SvcnatError
 from svcnat.kernel import netns
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.plan import HealthCheck, ServicePortPlan
@@ -308,7 +308,9 @@ class Reconciler:
         if str(error) != member.error:
             _log.error("the rules cannot be written: %s", error, extra={"node": member.target.node})
         member.error = str(error)
-        member.again = self._clock() + min(_FIRST_RETRY * 2**member.tries, _LAST_RETRY)
+        # Others who keep changing nftables stop at any moment; what the kernel refuses, it refuses again.
+        tries = 0 if isinstance(error, StaleError) else member.tries
+        member.again = self._clock() + min(_FIRST_RETRY * 2**tries, _LAST_RETRY)
         member.tries += 1
         self._observer.failed(member.target)
 

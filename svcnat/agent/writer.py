@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from svcnat.agent.hearing import after, doubts, strangers, touches_structure, words
 from svcnat.agent.reconcile import reconcile, sweep
 from svcnat.agent.report import Report
 from svcnat.errors import BusyError, KernelError, PrivilegeError, StaleError, TooLargeError
-from svcnat.kernel import process
 from svcnat.kernel.batch import elements_only
 from svcnat.kernel.events import Commit, Overrun, RulesetEvents
 from svcnat.kernel.nfnetlink import following, is_newer
@@ -69,6 +70,7 @@ class Writer:
         self.going: list[Change] = []
         """What is still to be taken away by :meth:`part`, when its flows have ended."""
         self._unheard: list[str] = []
+        self._deaf = False  # nobody listened to a commit of the pass that goes on
         self._distrust = False  # somebody may have put a rule in the place of one of ours, with its comment
         self._assembly = Assembly(Settings(), origin)
 
@@ -89,12 +91,13 @@ class Writer:
                     self.generation, self._distrust = None, True
                     foreign.append("more happened than could be read")
             elif self.generation is None:
-                self._distrust |= _touches_structure(event)  # whoever it was: a full pass is due
+                self._distrust |= touches_structure(event)  # whoever it was: a full pass is due
+                foreign += map(words, strangers([event]))
             elif self._is_next(event):
                 if event.ours:
                     self.generation = None
-                    self._distrust |= _touches_structure(event)
-                    foreign.append(_words(event))
+                    self._distrust |= touches_structure(event)
+                    foreign.append(words(event))
                 else:
                     self.generation = event.generation
         return foreign
@@ -173,25 +176,33 @@ class Writer:
             self._assembly.settle(swept=False)
             return
         first, going = farewell.in_two(change)
-        large = sum(map(_elements, first.values())) > _LARGE
-        if large:
-            self.events.pause()
-        try:
+        large = sum(part.size for part in first.values()) > _LARGE
+        with self._quietly(first):
             self._send_all(first, large=large)
-        finally:
-            if large:
-                self.events.resume()
         self._assembly.settle(swept=False)
         written.changes.append(change)
         if going:
             self.going.append(going)
         if large and self.namespace.generation() != self.generation:
-            self.generation = None  # while nobody listened, somebody came
+            self.generation, self._distrust = None, True  # while nobody listened, somebody came
         if memories and self.generation is not None:
             try:
                 self._forget_late(memories, written)
             except KernelError:
                 self.generation = None  # the change is there: a full pass looks at what was learned
+
+    @contextlib.contextmanager
+    def _quietly(self, change: Change) -> Iterator[None]:
+        """Do not listen to a commit of our own if it is large."""
+        if sum(part.size for part in change.values()) <= _LARGE:
+            yield
+            return
+        self._deaf = True
+        self.events.pause()
+        try:
+            yield
+        finally:
+            self.events.resume()
 
     def _send_all(self, change: Change, *, large: bool) -> None:
         """Commit a change, in the steps that it takes; `generation` is None after it if others came between.
@@ -213,7 +224,7 @@ class Writer:
                 if not position or isinstance(error, StaleError):
                     raise
                 raise StaleError(f"a set cannot be replaced: {error}") from error
-            self.generation = generation if large or elements_only(step) else self.events.heard(self.generation)
+            self.generation = generation if large or elements_only(step) else self._heard(self.generation)
 
     def _send(self, change: Change) -> int:
         """Commit a change, if the kernel holds what it was computed from; the answer is the generation after it."""
@@ -224,6 +235,14 @@ class Writer:
             raise StaleError("somebody else changed the rules")
         self.namespace.commit(nftables.render_change(change) or nftables.render_sweep(change))
         return following(self.generation)
+
+    def _heard(self, since: int) -> int | None:
+        """The generation after a commit of ours that was no compare-and-swap; None if it was not the only one."""
+        heard = self.events.read()
+        if (generation := after(heard, since)) is None:
+            self._unheard += map(words, strangers(heard))
+            self._distrust = True
+        return generation
 
     def _retrying(self, commit: Callable[[], int]) -> int:
         """Commit, again if others came before who left our tables alone."""
@@ -272,7 +291,7 @@ class Writer:
         if not nftables.render_sweep(change) or self.namespace.generation() != self.generation:
             return
         if sweep(self.namespace, change):
-            self.generation = self.events.heard(self.generation)
+            self.generation = self._heard(self.generation)
             self._assembly.settle()
         elif self.namespace.generation() != self.generation:
             self.generation = None
@@ -282,39 +301,42 @@ class Writer:
     def _write_all(self, written: Written, wanted: dict[Identity, tuple[Fragment, ...]]) -> None:
         """Read the tables, and make them equal, until nobody came between; `wanted` gets what is set apart.
 
-        Nobody listens in the first round, which may write a lot. If others came then, whatever they did, the next one
-        has little to write, and listens: others who do not touch our tables, but never stop, do not disturb it.
+        Nobody listens while one writes a lot. If others came then, whatever they did, the next one has little to write,
+        and listens: others who do not touch our tables, but never stop, do not disturb it.
         """
         written.full = True
-        for attempt in range(_ROUNDS):
-            if not attempt:
-                self.events.pause()
-            try:
-                report = self._pass(written, wanted)
-            finally:
-                if not attempt:
-                    self.events.resume()
+        for _ in range(_ROUNDS):
+            self._deaf = False
+            report = self._pass(written, wanted)
             written.changes.append(report.change)
             self.going = [report.going] if report.going else []
             written.warnings += report.warnings
             self._assembly.adopt(report.had, report.change, swept=report.swept)
-            if attempt:
-                self.generation = self.events.heard(report.since, report.commits)
-            elif self.namespace.generation() == following(report.since, report.commits):
-                self.generation = report.generation
-            if self.generation is not None:
-                self._distrust, written.swept = False, report.swept
+            known, doubtful = self._overheard(report)
+            if known is not None and (self._distrust or not doubtful):
+                self.generation, self._distrust, written.swept = known, False, report.swept
                 return
+            self._distrust |= doubtful
         raise StaleError("other programs keep changing svcnat's tables in this network namespace")
 
+    def _overheard(self, report: Report) -> tuple[int | None, bool]:
+        """The generation that a pass ended at, None if it was not alone; and if what it read may only look right."""
+        heard = self.events.read()
+        self._unheard += map(words, strangers(heard))
+        doubtful = doubts(heard, report.commits)
+        if self.namespace.generation() == following(report.since, report.commits):
+            return report.generation, doubtful
+        return (None, True) if self._deaf else (after(heard, report.since, report.commits), doubtful)
+
     def _pass(self, written: Written, wanted: dict[Identity, tuple[Fragment, ...]]) -> Report:
+        make = partial(reconcile, self.namespace, distrust=self._distrust, quietly=self._quietly)
         try:
-            return reconcile(self.namespace, self._assembly.ruleset(), distrust=self._distrust)
+            return make(self._assembly.ruleset())
         except _WHOLE:
             raise
         except KernelError as error:
             self._set_apart(error, written, wanted)
-            return reconcile(self.namespace, self._assembly.ruleset(), distrust=self._distrust)
+            return make(self._assembly.ruleset())
 
     def _set_apart(self, error: KernelError, written: Written, wanted: dict[Identity, tuple[Fragment, ...]]) -> None:
         """Find the Services because of which the kernel refuses everything, and go on without them.
@@ -373,19 +395,3 @@ class Writer:
         self.tidy()
         report = reconcile(self.namespace, self._assembly.ruleset(), dry_run=True)
         return {what: count for what, count in report.counts.items() if count}
-
-
-def _elements(change: TableChange) -> int:
-    return sum(
-        len(held) for part in (change.stale, change.fresh, change.kept, change.forgotten) for held in part.values()
-    )
-
-
-def _touches_structure(commit: Commit) -> bool:
-    """True if a commit may have changed more of our tables than elements."""
-    return commit.ours and not all(" elements " in word for word in commit.what)
-
-
-def _words(commit: Commit) -> str:
-    """What somebody did, and who: both for people."""
-    return f"{process.describe(commit.pid, commit.command)} {', '.join(commit.what) or 'changed them'}"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from svcnat.errors import KernelError, PrivilegeError
 from svcnat.kernel import netns
 from svcnat.kernel.netlink import NETFILTER, ROUTE, attributes, enlarge_receive_buffer, messages, open_socket, walk
-from svcnat.kernel.nfnetlink import NFGENMSG, NFPROTO, following, is_newer
+from svcnat.kernel.nfnetlink import NFGENMSG, NFPROTO
 from svcnat.kernel.process import printable
 from svcnat.ruleset.nouns import TABLE
 
@@ -192,22 +192,6 @@ class RulesetEvents:
         self._draining &= not self._listener.drained
         arrived, self._arrived = self._arrived, []
         return arrived
-
-    def heard(self, since: int, commits: int = 1) -> int | None:
-        """Read, and tell the generation after exactly so many commits to our tables since that one.
-
-        None if there were others, or may have been: those who made these commits were not alone. Commits to tables of
-        others move the generation, and do not count.
-        """
-        known, ours = since, 0
-        for event in self.read():
-            if isinstance(event, Overrun):
-                return None
-            if event.generation == following(known):
-                known, ours = event.generation, ours + event.ours
-            elif is_newer(event.generation, known):
-                return None  # what came between was lost
-        return known if ours == commits else None
 
     def pause(self) -> None:
         """Leave the group: a listener makes commits slow, and a large one of our own would only overrun it.

@@ -88,6 +88,12 @@ class TableChange:
             or self.forgotten
         )
 
+    @property
+    def size(self) -> int:
+        """How many elements are written, one way or the other."""
+        parts = self.stale, self.fresh, self.kept, self.forgotten
+        return sum(len(held) for part in parts for held in part.values())
+
     def counts(self) -> dict[str, int]:
         """How many nouns are added and deleted: what ``sync`` prints. A refilled chain counts on both sides."""
         gone = (*self.stale.values(), *self.strange.values(), *self.forgotten.values())

@@ -11,13 +11,18 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from svcnat import api
+from svcnat.errors import StaleError
 from svcnat.kernel import netns
 from svcnat.model.configuration import Configuration
+from svcnat.store.sqlite import Store
 from tests.agent.meddling import OBJECTS, SCRIPTS, messages, nft, send, words
+from tests.agent.running import Rounds, web
+from tests.agent.unreliable import Faults
 from tests.agents import PATIENCE, Agent, runtime, until
 
 pytestmark = pytest.mark.packets
@@ -193,3 +198,16 @@ def test_names_of_bridges_are_no_words_of_nft() -> None:
         assert not any(api.sync(api.load(text=OBJECTS), where, config=config).counts.values())
         subprocess.run(["ip", "-n", where, "link", "delete", "a;b"], check=True)
         assert api.sync(api.load(text=OBJECTS), where, config=config).counts["elements deleted"] == 2
+
+
+def test_who_stops_is_not_waited_for(state: Path, store: Store) -> None:
+    """However long others kept it from writing, the next try is the usual pause away, and not half a minute."""
+    web(store)
+    faults = Faults()
+    with namespace() as where, Rounds(state, where, opener=faults.opener) as agent:
+        nft(where, "flush ruleset")
+        for _ in range(9):
+            faults.refusals = [StaleError("they keep changing it") for _ in range(5)]
+            assert agent.round(seconds=0.3, events=True) == ["failing"]
+        faults.heal()
+        assert agent.round(seconds=0.3, events=True) == ["synced"]
