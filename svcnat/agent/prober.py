@@ -201,6 +201,12 @@ class Prober:
             subject.said_at = asyncio.get_running_loop().time()
         if outcome.success is None and not again:
             _log.warning("%s: %s", subject.probed.key, message)
+        if changed and subject.logged is not state.ready:
+            subject.logged = state.ready
+            if state.ready:
+                _log.info("%s is ready", subject.probed.key)
+            else:
+                _log.warning("%s is not ready: %s", subject.probed.key, message)
         reason: Literal["Unhealthy", "ProbeWarning"] = "ProbeWarning" if outcome.success and message else "Unhealthy"
         result = Result(subject.probed.key, state.ready, message, changed, subject.probed.address, reason)
         try:
@@ -238,6 +244,7 @@ class _Subject:
         self.attempting = False
         self.began = 0.0
         self.ended = False
+        self.logged: bool | None = None
         self.said = ""
         self.said_at: float | None = None
         self._eagerness = _EAGER_SECONDS

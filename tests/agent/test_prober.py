@@ -145,6 +145,28 @@ def test_a_fault_of_whoever_takes_reports_stops_nothing(caplog: pytest.LogCaptur
     assert "a mistake" in caplog.text
 
 
+def test_the_log_says_what_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
+    """Once each time, though the result cannot be written: who follows manifests has no Events to look at."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        world = World()
+        world.trouble = StoreError("read-only")
+        async with world.prober() as prober:
+            await prober.update([probed(failure_threshold=1)])
+            await asyncio.sleep(30)
+            world.trouble = None
+            await asyncio.sleep(10)
+            world.codes["a"] = 1
+            await asyncio.sleep(30)
+
+    run(main())
+    assert [each.getMessage() for each in caplog.records] == [
+        "Pod default/a main is ready",
+        f"Pod default/a main is not ready: {FAILED}",
+    ]
+
+
 def test_ready_endpoints_stay_ready_until_the_opposite_is_proved() -> None:
     """Also when their probe changes, or the agent starts again: no service loses its endpoints for that."""
 
