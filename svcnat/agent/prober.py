@@ -250,7 +250,12 @@ class _Subject:
         self._eagerness = _EAGER_SECONDS
 
     def eagerness(self) -> float:
-        """Return in how many seconds to ask again, because it was never ready; 0 when it is to wait for its turn."""
+        """Return in how many seconds to ask again, because it was never ready; 0 when it is to wait for its turn.
+
+        What has succeeded waits: a `successThreshold` asks for so many periods, not for so many quick answers.
+        """
+        if self.state.last:
+            return 0
         if self.state.ready or self._eagerness >= self.period:
             self._eagerness = self.period
             return 0

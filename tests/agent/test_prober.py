@@ -352,6 +352,28 @@ def test_what_was_never_ready_is_asked_again_soon() -> None:
     run(main())
 
 
+def test_a_threshold_of_successes_is_one_of_periods() -> None:
+    """What was never ready is asked again soon until it succeeds once; then every success takes its period."""
+
+    async def main() -> None:
+        world = World()
+        world.codes["a"] = 1
+        async with world.prober() as prober:
+            await prober.update([probed(period_seconds=10, success_threshold=3)])
+            await asyncio.sleep(3)
+            assert len(world.asked) == 4
+            world.asked.clear()
+            world.codes["a"] = 0
+            await asyncio.sleep(40)
+            starts = [when for when, _ in world.asked]
+            assert starts[0] == pytest.approx(3.75)
+            assert 5 <= starts[1] - starts[0] <= 15
+            assert starts[2] - starts[1] == pytest.approx(10)
+            assert [when for when, each in world.results if each.changed] == [pytest.approx(starts[2])]
+
+    run(main())
+
+
 def test_what_is_no_longer_wanted_ends_at_once() -> None:
     """Amid an attempt as well: when update returns, nothing asks any more. A changed probe begins anew."""
 
