@@ -6,6 +6,7 @@ KIND is a kind or its short name, several with commas (svc,po), or all: pods, se
 from __future__ import annotations
 
 import argparse
+import select
 import sys
 import time
 from datetime import UTC, datetime
@@ -121,6 +122,7 @@ def _watch(
         sys.stdout.flush()
         if not news.wait(_TOLD_SECONDS):
             time.sleep(_WATCH_SECONDS)
+        _require_reader()
         with cluster.read() as snapshot:
             if snapshot.revision == revision:
                 continue
@@ -133,6 +135,23 @@ def _watch(
                 others: Blocks = [(other, []) for other, _ in blocks if other is not kind]
                 _print(options, form, [(kind, [resource]), *others], single=True, headers=False)
         shown = now
+
+
+def _require_reader() -> None:
+    """Notice that nobody reads any more, as after `| grep -m1 Running`: the next change may never come.
+
+    Raises:
+        BrokenPipeError: whoever read our output hung up.
+
+    """
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # no file
+        return
+    poll = select.poll()
+    poll.register(descriptor, 0)  # of a pipe's end that writes, POLLERR tells that the other one is closed (poll(2))
+    if any(event & select.POLLERR for _, event in poll.poll(0)):
+        raise BrokenPipeError
 
 
 def _identified(blocks: Blocks) -> dict[str, tuple[Kind, Resource]]:

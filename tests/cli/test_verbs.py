@@ -19,6 +19,8 @@ import yaml
 from svcnat.cli import get
 from svcnat.kernel import netns
 from svcnat.kernel.libnftables import Libnftables
+from svcnat.store.sqlite import Store
+from tests.agents import PATIENCE
 from tests.cli.conftest import Result
 
 Run = Callable[..., Result]
@@ -294,6 +296,18 @@ def test_watching_gives_programs_objects(
     assert watched.code == 130
     assert [each["metadata"]["name"] for each in read(watched.out)] == ["kubernetes", "back-end"]
     assert cluster("get", "svc", "-w", "-o", "jsonpath={.metadata.name}").out == "kubernetesback-end"
+
+
+def test_watching_ends_with_its_reader(tmp_path: Path) -> None:
+    """Quietly, and without a change that would have to be printed: `get -w | head -1` gives the prompt back."""
+    Store.open(tmp_path / "state.db").close()
+    command = [sys.executable, "-m", "svcnat", "--state", str(tmp_path / "state.db"), "get", "svc", "-w"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout
+        assert watching.stderr
+        assert watching.stdout.readline().split()[0] == "NAME"
+        watching.stdout.close()
+        assert (watching.wait(PATIENCE), watching.stderr.read()) == (141, "")
 
 
 def test_describing_a_service(cluster: Run) -> None:
