@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from svcnat.api.differences import Difference, Differences
     from svcnat.api.edits import Changed
     from svcnat.api.labs import Lab, Wanted, load_lab
-    from svcnat.api.rules import Cleaned, cleanup, compile_ruleset, load, render, sync
+    from svcnat.api.manifests import load
+    from svcnat.api.rules import Cleaned, cleanup, compile_ruleset, render, sync
     from svcnat.controllers.exposing import Exposure
 
 _MODULES = {
@@ -33,7 +34,8 @@ _MODULES = {
     "api.differences": ("Difference", "Differences"),
     "api.edits": ("Changed",),
     "api.labs": ("Lab", "Wanted", "load_lab"),
-    "api.rules": ("Cleaned", "cleanup", "compile_ruleset", "load", "render", "sync"),
+    "api.manifests": ("load",),
+    "api.rules": ("Cleaned", "cleanup", "compile_ruleset", "render", "sync"),
     "controllers.exposing": ("Exposure",),
 }
 _MODULE_OF = {name: f"svcnat.{module}" for module, names in _MODULES.items() for name in names}

@@ -1,11 +1,9 @@
-"""Rules without a state file: read manifests, compile them, print or commit the result."""
+"""Rules without a state file: compile manifests, print or commit the result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 from svcnat.agent.follow import Objects, follow
 from svcnat.agent.host import unprepare
@@ -18,14 +16,12 @@ from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.model.located import located
 from svcnat.model.manifests import Loaded
-from svcnat.model.manifests import load as load_texts
 from svcnat.model.objects import EndpointSlice, Resource, Service
 from svcnat.ruleset import nftables
 from svcnat.ruleset.compile import compile_plan
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import Ruleset
 from svcnat.ruleset.plan import Plan, plan
-from svcnat.store.folder import read_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +30,6 @@ class Cleaned:
 
     families: tuple[Family, ...]
     warnings: tuple[str, ...]
-
-
-def load(
-    *paths: str | Path,
-    text: str | bytes | None = None,
-    recursive: bool = False,
-    strict: bool = False,
-    namespace: str = "default",
-    stdin: BinaryIO | None = None,
-) -> Loaded:
-    """Read manifests: files, folders (with `recursive` what is below them too), ``-`` for `stdin`, or `text`.
-
-    Raises:
-        ManifestError: every finding of every file; with `strict`, unknown fields are errors and not warnings.
-        UsageError: a path makes no sense.
-
-    """
-    sources = read_sources([str(path) for path in paths], recursive=recursive, stdin=stdin)
-    if text is not None:
-        sources.append(("<text>", text.encode() if isinstance(text, str) else text))
-    return load_texts(sources, strict=strict, namespace=namespace)
 
 
 def compile_ruleset(

@@ -16,6 +16,7 @@ import pytest
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.objects import EndpointSlice, Service
 from svcnat.store.sqlite import Store
+from tests.agents import Agent, runtime
 from tests.cli.conftest import Result
 from tests.model.test_hostile import bad_manifest
 
@@ -104,7 +105,7 @@ def test_without_privilege_render_works_and_the_rest_says_so(here, tmp_path) -> 
     assert not Path(here[1]).exists()
 
 
-def test_start_up_imports_only_what_the_verb_needs(svcnat, here, tmp_path) -> None:
+def test_start_up_imports_only_what_the_verb_needs(svcnat, here, tmp_path, make_netns) -> None:
     """Help imports no library, reading objects nothing that makes rules, and neither they nor rules pyroute2."""
     svcnat("create", *here, "-f", str(tmp_path / "good.yaml"))
     show = "\nfinally: print(*sorted(sys.modules), file=sys.stderr)"
@@ -118,6 +119,14 @@ def test_start_up_imports_only_what_the_verb_needs(svcnat, here, tmp_path) -> No
     assert "svcnat.store.sqlite" in reading
     assert not reading & {"pyroute2", "nftables", "asyncio", "jsonpath_ng", "difflib", "subprocess"}
     assert not reading & {"svcnat.agent.follow", "svcnat.kernel.nftables", "svcnat.ruleset.plan"}
+    with runtime() as folder, Agent(folder, where := make_netns()) as agent:
+        flags = ("--state", str(agent.state), "--netns", where, "--config", str(agent.config))
+        changing = imported("apply", *flags, "-f", str(tmp_path / "good.yaml")) | imported(
+            "delete", "service", "web", *flags
+        )
+    assert "svcnat.agent.control" in changing
+    assert not changing & {"pyroute2", "nftables", "asyncio"}
+    assert not {each for each in changing if each.startswith(("svcnat.ruleset.", "svcnat.agent.follow"))}
     assert not imported("sync", *here[4:], "--force", "-f", str(tmp_path / "good.yaml")) & {"pyroute2", "asyncio"}
 
 
