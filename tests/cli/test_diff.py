@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,6 +171,49 @@ def test_whoever_may_read_needs_no_privilege(cluster: Run, empty_netns: str, tmp
     assert shown.returncode == 1
     assert "MERGED/v1.Pod.default.web-2" in shown.stdout
     assert shown.stderr.startswith("warning: the rules were not compared: ")
+
+
+def _anything(chance: random.Random) -> dict[str, Any]:
+    """A Service or a Pod, of a few that are like it."""
+    number = chance.randint(1, 4)
+    if chance.random() < 0.5:
+        conditions = [{"type": "Ready", "status": chance.choice(["True", "True", "False"])}]
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"pod-{number}",
+                "labels": {"app": chance.choice("ab")},
+                "annotations": {"svcnat.io/weight": chance.choice("0112")},
+            },
+            "spec": {"containers": [{"name": "c", "image": "x"}]},
+            "status": {"phase": "Running", "podIP": f"10.244.0.{number}", "conditions": conditions},
+        }
+    port = {"port": chance.choice([80, 81]), "protocol": chance.choice(["TCP", "UDP"])}
+    spec = {"clusterIP": f"10.96.5.{number}", "selector": {"app": chance.choice("ab")}, "ports": [port]}
+    if chance.random() < 0.5:
+        port["nodePort"] = 30100 + number
+        spec |= {"type": "NodePort", "externalTrafficPolicy": chance.choice(["Local", "Cluster"])}
+    if chance.random() < 0.3:
+        spec["sessionAffinity"] = "ClientIP"
+    scheduler = chance.choice(["random", "round-robin", "maglev", "source-hash"])
+    metadata = {"name": f"service-{number}", "annotations": {"svcnat.io/scheduler": scheduler}}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def test_what_is_told_is_what_happens(cluster: Run) -> None:
+    """Of a random history: the kernel is changed by just so much as diff told, and then there is no difference."""
+    chance, told = random.Random(4), set()
+    for _ in range(15):
+        items = {(item["kind"], item["metadata"]["name"]): item for item in (_anything(chance) for _ in range(3))}
+        Path("any.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [*items.values()]}))
+        shown, applied = cluster("diff", "-f", "any.json"), cluster("apply", "-f", "any.json", "-v")
+        assert (shown.code in {0, 1}, applied.code) == (True, 0), applied.err
+        lines = [line for line in shown.out.splitlines() if line.startswith("rules: ")] or ["rules: unchanged"]
+        assert lines == [line for line in applied.err.splitlines() if line.startswith("rules: ")]
+        assert cluster("diff", "-f", "any.json") == Result(0, "", "")
+        told |= set(lines)
+    assert len(told) > 5
 
 
 @pytest.mark.packets
