@@ -75,12 +75,15 @@ def run(options: argparse.Namespace) -> int:
             raise NotFoundError("no matching resources found")
         if goes:  # what is made anew meanwhile is another object
             before = {place: resource for place, resource in before.items() if resource}
-            uids = {resource.metadata.uid for resource in before.values() if resource}
-            met = lambda resource: resource is None or resource.metadata.uid not in uids  # noqa: E731
+            met = _gone({resource.metadata.uid for resource in before.values() if resource})
         late = cluster.wait_for(before, met, seconds, tell, references.at)
     failed = "timed out waiting for the condition on" if seconds else "condition not met for"
     say(*(f"error: {failed} {_kind(place).plural}/{place[2]}" for place in late))
     return 1 if late else 0
+
+
+def _gone(uids: set[str]) -> Met:
+    return lambda resource: resource is None or resource.metadata.uid not in uids
 
 
 def _kind(place: Place) -> Kind:

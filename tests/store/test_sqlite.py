@@ -47,6 +47,25 @@ def test_a_new_file_is_private_and_holds_kubernetes(path: Path) -> None:
         assert len(identity) == 36
 
 
+def test_a_rehearsal_is_nobodys_business(path: Path) -> None:
+    """Everything happens, on copies: nothing of it is in the file, and others may write to that meanwhile."""
+    create(path, "a")
+    before = path.read_bytes()
+    with Store.open(path) as store, store.rehearsal() as (now, then):
+        revision = now.revision
+        then.create(service("b"))
+        then.finish()
+        assert [each.metadata.name for each in now.list(Service)] == ["a", "kubernetes"]
+        assert then.get(Service, "default", "b")
+        changes = then.changes_since(revision)
+        assert changes is not None
+        assert [type(each).__name__ for each in changes.written] == ["Service", "EndpointSlice"]
+        assert path.read_bytes() == before
+        create(path, "c")
+        assert now.get(Service, "default", "c") is None
+        assert names(store) == ["a", "c", "kubernetes"]
+
+
 def test_a_folder_that_exists_keeps_its_mode(tmp_path: Path) -> None:
     """Only what svcnat makes is its to protect."""
     tmp_path.chmod(0o755)
