@@ -12,14 +12,15 @@ from typing import Any
 from svcnat.agent.report import Report
 from svcnat.controllers.editing import rewritten
 from svcnat.controllers.exposing import Exposure, exposed
+from svcnat.controllers.legacy import derived_one
 from svcnat.controllers.marking import Marks, annotated, labelled
 from svcnat.controllers.node_lifecycle import with_scheduling
 from svcnat.controllers.patching import patched
 from svcnat.controllers.rollbacks import paused, resumed, rolled_back
 from svcnat.controllers.scaling import restarted, scaled
-from svcnat.errors import NotFoundError
+from svcnat.errors import ConflictError, NotFoundError
 from svcnat.model.kinds import BY_NAME
-from svcnat.model.objects import Namespace, Node, ObjectMeta, Resource
+from svcnat.model.objects import Endpoints, Namespace, Node, ObjectMeta, Resource
 from svcnat.store.transaction import Outcome, Transaction, require_version
 
 Place = tuple[type[Resource], str, str]
@@ -237,8 +238,11 @@ def _live(transaction: Transaction, place: Place) -> Resource:
     if live is None and kind is Namespace and name in transaction.namespaces():
         # Nobody declared it, but it is there: what is said of it, it remembers.
         live = transaction.create(Namespace(metadata=ObjectMeta(name=name))).resource
+    named = BY_NAME[kind.__name__].quote(name)
+    if live is None and kind is Endpoints and derived_one(transaction, namespace, name):
+        raise ConflictError(f"{named} is made from the endpoint slices of its service: change those, or their pods")
     if live is None:
-        raise NotFoundError(f"{BY_NAME[kind.__name__].quote(name)} not found")
+        raise NotFoundError(f"{named} not found")
     return live
 
 

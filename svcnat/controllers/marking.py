@@ -9,10 +9,18 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from svcnat.controllers.slices import FROM_ENDPOINTS, FROM_PODS
 from svcnat.errors import ConflictError
 from svcnat.model.contents import REDACTED
-from svcnat.model.labels import CHANGE_CAUSE
-from svcnat.model.objects import Resource, Secret
+from svcnat.model.extensions import WEIGHT, WEIGHTS
+from svcnat.model.kinds import kind_of
+from svcnat.model.labels import CHANGE_CAUSE, MANAGER_LABEL
+from svcnat.model.objects import EndpointSlice, Resource, Secret
+
+_MADE_FROM = {
+    FROM_PODS: f"pods: annotate those, with {WEIGHT}",
+    FROM_ENDPOINTS: f"endpoints of its service's name: annotate those, with {WEIGHTS}",
+}
 
 Marks = Mapping[str, str | None]
 """New values by key; None removes a key."""
@@ -36,8 +44,13 @@ def labelled(resource: Resource, marks: Marks, *, overwrite: bool = False) -> Re
 def annotated(resource: Resource, marks: Marks, *, overwrite: bool = False) -> Resource:
     """Return the object with other annotations; as :func:`labelled`, but the same value is refused as well.
 
-    kubernetes.io/change-cause may always be written over.
+    kubernetes.io/change-cause may always be written over. The weights of a slice that is made from Pods, or from
+    Endpoints, are not its own: they would be gone with the next change of those.
     """
+    manager = resource.metadata.labels.get(MANAGER_LABEL)
+    if isinstance(resource, EndpointSlice) and manager in _MADE_FROM and WEIGHTS in marks:
+        named = kind_of(resource).quote(resource.metadata.name)
+        raise ConflictError(f"{named} is made from {_MADE_FROM[manager]}")
     metadata, given = resource.metadata, resource.metadata.annotations
     declared = [
         f"'{key}' already has a value ({REDACTED if isinstance(resource, Secret) else given[key]})"

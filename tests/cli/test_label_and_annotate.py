@@ -152,6 +152,11 @@ def test_which_objects(cluster: Run) -> None:
             1,
             "Service default/web: metadata.annotations[svcnat.io/weight]",
         ),
+        (
+            ["label", "ep/web", "a=b"],
+            1,
+            'endpoints "web" is made from the endpoint slices of its service: change those',
+        ),
         (["annotate", "pod/web-1", "svcnat.io/wieght=1"], 1, "Pod default/web-1: metadata.annotations"),
     ],
 )
@@ -164,6 +169,26 @@ def test_mistakes_change_nothing(
     assert (result.code, result.out) == (code, "")
     assert result.err.startswith(f"error: {message}"), result.err
     assert condition() == before
+
+
+def test_weights_of_slices_are_their_authors(cluster: Run, condition: Callable[[], tuple[int, int]]) -> None:
+    """What is made from pods has its weights from them: to say otherwise would be undone, and is refused."""
+    made = cluster("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "name").out.strip()
+    before = condition()
+    for change in ('svcnat.io/weights={"10.244.0.1": 0}', "svcnat.io/weights-"):
+        refused = cluster("annotate", made, change)
+        assert refused.code == 1
+        assert refused.err.endswith('" is made from pods: annotate those, with svcnat.io/weight\n')
+    assert condition() == before
+    Path("own.yml").write_text(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n"
+        "metadata: {name: own, labels: {kubernetes.io/service-name: web}}\n"
+        "ports: [{port: 80}]\nendpoints: [{addresses: [10.244.0.9]}]\n"
+    )
+    assert cluster("apply", "-f", "own.yml").code == 0
+    told = cluster("annotate", "endpointslice", "own", 'svcnat.io/weights={"10.244.0.9": 0}')
+    assert told.out == "endpointslice.discovery.k8s.io/own annotated\n"
+    assert condition() != before
 
 
 def test_no_message_tells_a_secret(cluster: Run) -> None:
