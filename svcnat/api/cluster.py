@@ -191,7 +191,7 @@ class Cluster(Edits):
         """Wait, at most so many seconds, until all objects, named as (type, namespace, name), have `met` something.
 
         It is asked at least once of each, with None for one that is not there (which `look` finds out); `told` is
-        called when one has met it. The answer is those that have not. If an agent makes the rules, they have followed.
+        called when one has met it. The answer is those that have not; if there are none, an agent's rules are there.
         """
         end = time.monotonic() + seconds
         left, revision = list(wanted), -1
@@ -214,7 +214,7 @@ class Cluster(Edits):
                 if not news.wait(min(rest, _TOLD_SECONDS)):
                     time.sleep(min(rest, _LOOK_SECONDS))
         with contextlib.suppress(SvcnatError):  # whoever may only read waits for the objects alone
-            if agent := self._agent():
+            if agent := None if left else self._agent():
                 with agent:
                     self._have_followed(agent)
         return tuple(left)
