@@ -51,13 +51,21 @@ class Watch(Struct, frozen=True, tag=True):
 Request = Reconcile | Verify | Watch
 
 
+class Retry(Struct, frozen=True):
+    """So many tries failed so far; the next one is in so many seconds."""
+
+    tries: int
+    again: float
+
+
 class TargetState(Struct, frozen=True, omit_defaults=True):
     """How one target fares.
 
     `state`: ``synced``, ``failing`` (with the reason in `error`), ``gone``, ``off`` (gone, and may be) or ``starting``.
     `refused`: Services whose rules the kernel refused, with the reason. `drift`: how often somebody else's change was
     repaired. `passed`: seconds since the last pass; `took`: how long it took; `added` and `deleted`: elements, since
-    the agent began. `different`: what a comparison with the kernel found.
+    the agent began. `different`: what a comparison with the kernel found. `retries`: when what failed is tried again,
+    by Service; "" is all of it.
     """
 
     node: str
@@ -75,6 +83,7 @@ class TargetState(Struct, frozen=True, omit_defaults=True):
     deleted: int = 0
     warnings: tuple[str, ...] = ()
     different: tuple[str, ...] = ()
+    retries: dict[str, Retry] = {}
 
     @property
     def all_warnings(self) -> tuple[str, ...]:

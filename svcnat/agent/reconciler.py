@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from svcnat import __version__
-from svcnat.agent.control import AgentState, TargetState
+from svcnat.agent.control import AgentState, Retry, TargetState
 from svcnat.agent.desired import Desired, Identity, Touched
 from svcnat.agent.keeper import Keeper
 from svcnat.agent.rounds import Member, Observer, Reasons, Round
@@ -322,7 +322,11 @@ class Reconciler:
                 different = tuple(f"{count} {what}" for what, count in keeper.writer.differences().items())
             except SvcnatError as failure:
                 error = str(failure)
-        refused = keeper.refused if keeper else {}
+        refused = sorted(keeper.refused.items())[:_MOST_TOLD] if keeper else []
+        told = {"/".join(identity): refusal for identity, refusal in refused}
+        again = {name: Retry(each.tries, max(0.0, each.again - self._clock())) for name, each in told.items()}
+        if keeper and member.error:
+            again[""] = Retry(member.tries, max(0.0, member.again - self._clock()))
         return TargetState(
             node=member.target.node,
             netns=member.target.netns,
@@ -331,7 +335,7 @@ class Reconciler:
             services=keeper.services if keeper else 0,
             endpoints=keeper.tally.endpoints if keeper else 0,
             error=error,
-            refused={"/".join(each): refused[each].reason for each in sorted(refused)[:_MOST_TOLD]},
+            refused={name: each.reason for name, each in told.items()},
             drift=member.drift,
             passed=self._clock() - member.passed if member.passed else 0.0,
             took=member.took,
@@ -339,4 +343,5 @@ class Reconciler:
             deleted=member.deleted,
             warnings=member.warnings[:_MOST_TOLD],
             different=different,
+            retries=again,
         )

@@ -67,16 +67,25 @@ def _rows(state: AgentState) -> Iterator[tuple[str, ...]]:
             yield "  Last pass:", f"{_duration(target.passed)} ago, took {1000 * target.took:.1f} ms"
             yield "  Elements:", f"{target.added} added, {target.deleted} deleted"
             yield "  Repaired:", f"{counted(target.drift, 'foreign change')}"
-        yield from _list("  Refused:", (f"{name}: {reason}" for name, reason in target.refused.items()))
+        refused = (f"{name}: {reason}{_again(target, name)}" for name, reason in target.refused.items())
+        yield from _list("  Refused:", refused)
         yield from _list("  Warnings:", target.warnings)
 
 
 def _verdict(target: TargetState) -> str:
     if target.error:
-        return f"{target.state}: {target.error}"
+        return f"{target.state}: {target.error}{_again(target)}"
     if target.different:
         return f"not equal to the objects: {', '.join(target.different)}"
     return "equal to the objects" if target.state == "synced" else target.state
+
+
+def _again(target: TargetState, service: str = "") -> str:
+    """How often what failed was tried, and when it is tried again."""
+    if (retry := target.retries.get(service)) is None:
+        return ""
+    when = f"in {_duration(retry.again)}" if retry.again >= 1 else "at once"
+    return f" ({counted(retry.tries, 'attempt')} failed, the next one {when})"
 
 
 def _list(title: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:

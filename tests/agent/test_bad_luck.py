@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from svcnat.agent.control import Retry
 from svcnat.agent.desired import Desired
 from svcnat.agent.sources import Happening, StateFile
+from svcnat.cli import status
 from svcnat.errors import MissingError, SvcnatError
 from svcnat.kernel import netns
 from svcnat.kernel.nftables import Namespace
@@ -306,6 +308,27 @@ def test_a_library_that_goes_while_the_agent_runs_is_waited_for(state: Path, sto
         assert agent.round(look=True) == ["synced", "synced"]
         for number, where in enumerate((first, second), 1):
             assert not differences(state, where, node=f"n{number}")
+
+
+def test_what_is_refused_tells_when_it_is_tried_again(state: Path, store: Store, empty_netns: str) -> None:
+    """With pauses that double; each change of another Service has its rules in its own round meanwhile."""
+    web(store, 1)
+    web(store, 2, sessionAffinity="ClientIP")
+    kernel = Lacking("update @")
+    with Rounds(state, empty_netns, opener=kernel.opener) as agent:
+        for tries in range(1, 6):
+            target = agent.reconciler.state().targets[0]
+            assert target.retries == {"default/web-2": Retry(tries, 2.0 ** (tries - 1))}
+            told = dict(status._rows(agent.reconciler.state()))
+            attempts = "1 attempt" if tries == 1 else f"{tries} attempts"
+            assert told["  Refused:"].endswith(f" ({attempts} failed, the next one in {2 ** (tries - 1)}s)")
+            web(store, 10 + tries)
+            agent.round(seconds=0, objects=True)
+            assert f"10.96.1.{11 + tries} " in rules(empty_netns)
+            agent.round(seconds=2.0 ** (tries - 1), events=True)
+        kernel.words = "nothing"
+        agent.round(seconds=100, events=True)
+        assert not agent.reconciler.state().targets[0].retries
 
 
 def test_a_feature_that_one_service_needs_sets_that_one_apart(state: Path, store: Store, empty_netns: str) -> None:
