@@ -150,6 +150,61 @@ def test_agents_come_and_go_and_nobody_notices(bed: Bed, folder: Path) -> None:
         assert not state.targets[0].different
 
 
+CHANGES = (
+    ("", "svcnat.io/scheduler: maglev", PODS[:3]),
+    ("sessionAffinity: ClientIP", "svcnat.io/scheduler: source-hash", PODS[:3]),
+    ("sessionAffinity: ClientIP", "", PODS[1:4]),
+    ("type: NodePort", "svcnat.io/scheduler: round-robin", PODS[2:5]),
+    ("externalTrafficPolicy: Local, type: LoadBalancer", 'svcnat.io/max-connections: "60000"', PODS[3:6]),
+    ("", "", PODS[:3]),
+)
+
+
+def test_what_changed_while_nobody_followed_breaks_nothing(bed: Bed, folder: Path) -> None:
+    """Scheduler, affinity, limits, type and all endpoints: the next agent follows, and no connection fails.
+
+    An endpoint that went ends when the agent has begun, and nothing that a client begins later reaches it.
+    """
+    node = bed.netns("node")
+    agent = Agent(folder, node)
+    went: list[tuple[str, float, float]] = []
+    with (
+        Servers(bed, 8081, PODS[:3]) as servers,
+        api.Cluster.open(state=agent.state, config=agent.config, netns=node) as cluster,
+        agent,
+    ):
+        cluster.apply(api.load(text=manifest("web", list(PODS[:3]))))
+        serving, away = PODS[:3], dict.fromkeys(PODS[3:], time.monotonic())
+        with Load(bed.netns("client"), [(address, 80) for address in VIPS["web"]], RATE) as load:
+            for fields, note, pods in CHANGES:
+                agent.kill()
+                for new in set(pods) - set(serving):
+                    servers.open(new)
+                    went.append((new, away.pop(new), time.monotonic()))
+                text = manifest("web", list(pods), fields.replace(", ", "\n  "))
+                with cluster._store.transaction() as transaction:
+                    for each in api.load(
+                        text=text.replace("{name: web}", f"{{name: web, annotations: {{{note}}}}}")
+                    ).manifests:
+                        transaction.apply(each.document)
+                agent.begin()
+                for old in set(serving) - set(pods):
+                    away[old] = time.monotonic()
+                    servers.close(old)
+                serving = pods
+                until_moved(load, len(load.attempts))
+                state = agent.ask(deep=True)
+                assert state
+                assert not state.targets[0].different
+        went += [(pod, since, float("inf")) for pod, since in away.items()]
+    # Of an answer over UDP that is under way when its endpoint goes, nobody knows whose it is.
+    assert not [each for each in load.failures if each.kind != "datagram"]
+    begun = [each for each in load.attempts if each.kind != "lasting"]
+    for pod, since, again in went:
+        assert not [each for each in begun if each.result == pod and since < each.began and each.ended < again]
+    assert load.count("lasting") > 50
+
+
 def older(cluster: api.Cluster, node: str) -> str:
     """The rules of a svcnat that wrote other words, named a chain otherwise, and had one more."""
     with cluster.read() as snapshot:
