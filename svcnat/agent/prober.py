@@ -269,9 +269,14 @@ class _Subject:
 
 
 def _state_of(probed: Probed, before: _Subject | None) -> State:
-    """Where the probing of something new or changed begins: what was proved stays, unless of another container."""
-    if before is None or (before.probed.started, before.probed.address) != (probed.started, probed.address):
+    """Where the probing of something new or changed begins: what was proved stays, unless of another container.
+
+    Of that nothing is known, though the object may still say what was true of the one before.
+    """
+    if before is None:
         return State(probed.ready)
+    if (before.probed.started, before.probed.address) != (probed.started, probed.address):
+        return State(ready=False, proven=True)
     return State(before.state.ready, proven=before.state.proven)
 
 

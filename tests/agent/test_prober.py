@@ -516,6 +516,24 @@ def test_a_container_that_starts_anew_has_proved_nothing() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("new", [{"started": "2026-05-17T10:00:00Z"}, {"address": "10.0.0.2"}], ids=["start", "move"])
+def test_what_an_object_says_of_the_container_before_is_not_believed(new: dict[str, str]) -> None:
+    """A pod whose status was not changed with its address: a first success keeps it ready, a first failure does not."""
+
+    async def main() -> None:
+        world = World()
+        for code in (0, 1):
+            world.codes["a"], world.results = code, []
+            async with world.prober() as prober:
+                await prober.update([probed(ready=True)])
+                await asyncio.sleep(15 if code == 0 else 0.001)
+                await prober.update([replace(probed(ready=True), **new)])
+                await asyncio.sleep(0.001)
+            assert world.said() == ([("a", False, FAILED, True)] if code else [])
+
+    run(main())
+
+
 def test_a_thousand_updates_change_nothing() -> None:
     """What is wanted as before is not disturbed, however often that is said."""
 
