@@ -55,7 +55,7 @@ class Following:
     def source(self, *, create: bool = True, remembering: bool = False) -> Source:
         """The objects, not yet open; without `create` a state file that is not there is not made.
 
-        `remembering`: what the agents before this one found out about those of manifests.
+        `remembering`: what agents have found out by now about those of manifests, which has a file of its own.
         """
         from svcnat.agent.sources import Manifests, StateFile
 
@@ -171,7 +171,7 @@ def follow_once(what: Following, *, force: bool = False) -> control.AgentState:
     from svcnat.agent.reconciler import Reconciler
     from svcnat.agent.rounds import Reasons
 
-    source = what.source()
+    source = what.source(remembering=True)
     reconciler = Reconciler(
         source,
         what.targets,
@@ -224,7 +224,7 @@ def status(what: Following) -> control.AgentState:
                 f"an agent (pid {holder.pid}) keeps the rules of {target.where} equal to {holder.follows}: "
                 "ask about that, with --state or -f"
             )
-    config, desired, source = what.configure(), Desired(), what.source(create=False)
+    config, desired, source = what.configure(), Desired(), what.source(create=False, remembering=True)
     source.open(config)
     try:
         source.refresh(desired)

@@ -160,7 +160,10 @@ def pair(make_netns: Callable[[], str]) -> Iterator[Pair]:
 
 @pytest.mark.packets
 def test_an_agent_that_dies_takes_no_findings_along(pair: Pair, folder: Path) -> None:
-    """The rules that it left are right for the next one, which writes nothing: no endpoint goes or comes back."""
+    """The rules that it left are right for the next one, which writes nothing: no endpoint goes or comes back.
+
+    Who asks in between is told so, too.
+    """
     manifests = folder / "web.yaml"
     manifests.write_text(MANIFESTS)
     agent = Agent(folder, pair.node, "-f", str(manifests))
@@ -173,5 +176,7 @@ def test_an_agent_that_dies_takes_no_findings_along(pair: Pair, folder: Path) ->
             before = rules(pair.node), kernel.generation()
             for _ in range(3):
                 agent.kill()
+                status = agent.run("status")
+                assert (status.returncode, "equal to the objects" in status.stdout) == (0, True), status
                 agent.begin()
                 assert (rules(pair.node), kernel.generation()) == before
