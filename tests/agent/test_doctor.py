@@ -13,6 +13,7 @@ from svcnat.agent.doctor.examine import examine
 from svcnat.agent.doctor.facts import Agent, Facts, Machine, Place, Spot, State, Tool, Unknown, Wanted
 from svcnat.agent.doctor.findings import ORDER, Finding
 from svcnat.agent.doctor.machine import numbers
+from svcnat.kernel.bridgeports import Port
 from svcnat.kernel.features import FEATURES, Missing
 from svcnat.kernel.foreign import Chain, Foreign
 from svcnat.kernel.host import Address, Route
@@ -256,6 +257,14 @@ CASES: dict[str, tuple[Facts, str, str, str, str]] = {
         replace(place(unseen={"ip": ("br0",), "ip6": ("br0",)}), config=Configuration(bridge_masquerade="off")),
         "warning", "bridges", "what br0 forwards", "bridge-nf-call-iptables=1",
     ),
+    "an endpoint that cannot reach itself": (
+        place(routes=(DEFAULT, PODS), ports=(Port("cni0", "a;b", hairpin=False, isolated=False),)),
+        "warning", "bridges", "a;b", "for port in 'a;b'; do in bridge link set dev",
+    ),
+    "endpoints that are kept apart": (
+        place(routes=(DEFAULT, PODS), ports=(Port("cni0", "v1", hairpin=True, isolated=True),)),
+        "warning", "bridges", "isolated port (v1)", "isolated off",
+    ),
     "another's rules": (place(origin="state c-d"), "error", "rules", "another state file", "svcnat cleanup"),
     "no rules": (
         replace(place(families=(), origin=""), begin="svcnat run"),
@@ -488,6 +497,12 @@ FINE: dict[str, Facts] = {
     "a drop at input, and endpoints elsewhere": place(foreign=Foreign(chains=(replace(DROP, hook="input"),))),
     "a policy for a family that no service has": place(foreign=Foreign(chains=(replace(DROP, family="ip6"),))),
     "svcnat's own chains": place(foreign=Foreign(chains=(replace(DROP, table="svcnat"),))),
+    "ports of a bridge that netfilter does not see": place(
+        routes=(DEFAULT, PODS), unseen={"ip": ("cni0",)}, ports=(Port("cni0", "v1", hairpin=False, isolated=True),)
+    ),
+    "ports of a bridge without endpoints": place(
+        routes=(DEFAULT, PODS), ports=(Port("br0", "v1", hairpin=False, isolated=True),)
+    ),
     "forwarding that is forced": replace(
         place(settings=SETTINGS | {"net/ipv6/conf/eth0/force_forwarding": "1"}),
         state=replace(STATE, wanted=replace(WANTED, addresses=("10.96.0.10", "fd00:10:96::1"))),

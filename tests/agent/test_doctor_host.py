@@ -17,12 +17,13 @@ from svcnat.agent.doctor.facts import Agent
 from svcnat.agent.doctor.findings import Finding
 from svcnat.agent.doctor.gather import Where, gather
 from svcnat.api import Cluster, load
+from svcnat.errors import MissingError
 from svcnat.kernel import links, netns, sysctl
 from svcnat.kernel.host import Network
 from svcnat.kernel.links import Device, Veth
 from svcnat.model.configuration import Configuration
 from tests.agent.test_doctor_places import MANIFESTS
-from tests.agent.test_doctor_recipes import BLOCKS, NAMED, Machine, cluster, findings, machine, run
+from tests.agent.test_doctor_recipes import BLOCKS, EXTERNAL, NAMED, Machine, cluster, findings, machine, run
 
 __all__ = ["cluster", "machine"]  # fixtures
 pytestmark = pytest.mark.packets
@@ -100,6 +101,49 @@ def test_ports_that_the_host_gives_away_are_found(machine: Machine, narrow: str,
     assert findings(machine, tmp_path) == []
     with netns.entered(narrow):
         assert sysctl.read("net/ipv4/ip_local_reserved_ports") == "8080,30000-32767"
+
+
+@pytest.fixture
+def seen(host: str) -> Iterator[str]:
+    """The host, whose bridge netfilter sees."""
+    key = "net/bridge/bridge-nf-call-iptables"
+    with netns.entered(host):
+        try:
+            sysctl.write({key: 1})
+        except MissingError:
+            pytest.skip("br_netfilter is not loaded")
+    yield host
+    with netns.entered(host):
+        sysctl.write({key: 0})
+    run(host, "for each in back-end-a back-end-b asking; do bridge link set dev v-$each hairpin off isolated off; done")
+
+
+def served(machine: Machine, source: str) -> list[bool]:
+    """For each of some connections, whether somebody answered."""
+    return [bool(machine.probe(source, EXTERNAL, 80, patience=1.0).pod) for _ in range(16)]
+
+
+def test_an_endpoint_that_cannot_reach_itself_is_found(machine: Machine, seen: str, tmp_path: Path) -> None:
+    """What a bridge translates, it does not send back where it came from; once told to, it does."""
+    assert not all(served(machine, "back-end-a"))
+    (finding,) = findings(machine, tmp_path)
+    assert (finding.subject, finding.severity) == ("bridges", "warning")
+    subprocess.run(["sh", "-ec", finding.fix], check=True)
+    assert all(served(machine, "back-end-a"))
+    assert findings(machine, tmp_path) == []
+
+
+def test_endpoints_that_are_kept_apart_are_found(machine: Machine, seen: str, tmp_path: Path) -> None:
+    """Of two isolated ports, none reaches what is behind the other."""
+    run(seen, "for each in back-end-a back-end-b asking; do bridge link set dev v-$each hairpin on isolated on; done")
+    try:
+        assert not any(served(machine, "asking"))
+        (finding,) = findings(machine, tmp_path)
+        assert "v-back-end-a, v-back-end-b" in finding.message
+    finally:
+        run(seen, "for each in back-end-a back-end-b asking; do bridge link set dev v-$each isolated off; done")
+    assert all(served(machine, "asking"))
+    assert findings(machine, tmp_path) == []
 
 
 ROUTER = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)  # RFC 4861, 4.2: no options but the prefix below

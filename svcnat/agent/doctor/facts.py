@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from svcnat.kernel.bridgeports import Port
 from svcnat.kernel.features import Missing
 from svcnat.kernel.foreign import Chain, Foreign
 from svcnat.kernel.host import Address, Route
@@ -133,6 +134,7 @@ class Place:
     families: tuple[Family, ...] | Unknown = ()
     origin: str = ""
     listeners: frozenset[Listener] | Unknown = frozenset()
+    ports: tuple[Port, ...] | Unknown = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from svcnat.agent.doctor import stored, sysctls
 from svcnat.agent.doctor.facts import Agent, Facts, Machine, Place, State, Tool, Unknown, Wanted
 from svcnat.agent.doctor.packets import tried
 from svcnat.errors import KernelError, MissingError, SvcnatError, UsageError
-from svcnat.kernel import features, foreign, libnftables, listeners, netns, reach, sysctl, xtables
+from svcnat.kernel import bridgeports, features, foreign, libnftables, listeners, netns, reach, sysctl, xtables
 from svcnat.kernel.host import Interest, Network
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
@@ -151,7 +151,7 @@ def _version(nft: str) -> str:
 def _place(where: Where, state: State, config: Configuration) -> Place:
     opened = _known(lambda: Network(where.netns))
     if isinstance(opened, Unknown):
-        return Place(where.node, _enter(where), *(opened,) * 8, listeners=opened)
+        return Place(where.node, _enter(where), *(opened,) * 8, listeners=opened, ports=opened)
     with opened as network:
         seen = _known(lambda: network.survey(Interest((*config.service_networks, *_ways(state)))))
     wanted = state.wanted.addresses if isinstance(state.wanted, Wanted) else ()
@@ -172,6 +172,7 @@ def _place(where: Where, state: State, config: Configuration) -> Place:
         families=families,
         origin=origin,
         listeners=_known(lambda: listeners.read(where.netns)),
+        ports=_known(lambda: bridgeports.read(where.netns)),
     )
 
 

@@ -8,7 +8,9 @@ from ipaddress import ip_address, ip_network
 
 from svcnat.agent.doctor.facts import Facts, Place, Unknown, Wanted
 from svcnat.agent.doctor.findings import Finding, not_known, some
+from svcnat.agent.doctor.packets import Traffic, tried
 from svcnat.model.addresses import Network, parse_network
+from svcnat.ruleset.plan import FAMILIES
 
 _NAMES = {4: "IPv4", 6: "IPv6"}
 
@@ -18,6 +20,7 @@ def check(facts: Facts, place: Place) -> Iterator[Finding]:
     yield from _ranges(facts, place)
     yield from _reach(facts, place)
     yield from _bridges(facts, place)
+    yield from _bridge_ports(facts, place)
     yield from _rules(facts, place)
 
 
@@ -120,6 +123,41 @@ def _bridges(facts: Facts, place: Place) -> Iterator[Finding]:
     else:
         yield Finding(
             "ok", "bridges", f"netfilter does not see what {some(unseen)} forwards: clients there are masqueraded"
+        )
+
+
+def _bridge_ports(facts: Facts, place: Place) -> Iterator[Finding]:
+    """What a bridge keeps from its own ports where netfilter sees it, and so translates what it forwards."""
+    wanted = facts.state.wanted
+    if not isinstance(wanted, Wanted) or not isinstance(place.ports, tuple) or isinstance(place.unseen, Unknown):
+        return
+    ways = Traffic(facts, place)
+    seen = {
+        way
+        for family in FAMILIES
+        for spot in tried(wanted, family)
+        if (way := ways.way(spot)[0]) and way not in place.unseen.get(family, ())
+    }
+    deaf = [each for each in place.ports if each.bridge in seen and not each.hairpin]
+    if deaf:
+        bridges = some(sorted({each.bridge for each in deaf}))
+        names = " ".join(shlex.quote(each.name) for each in deaf)
+        yield Finding(
+            "warning",
+            "bridges",
+            f"netfilter sees what {bridges} forwards, and nothing goes back by the port that it came from "
+            f"({some([each.name for each in deaf])}): an endpoint there does not reach itself by its service",
+            f'for port in {names}; do {place.enter}bridge link set dev "$port" hairpin on; done',
+        )
+    apart = [each for each in place.ports if each.bridge in seen and each.isolated]
+    if apart:
+        bridges = some(sorted({each.bridge for each in apart}))
+        yield Finding(
+            "warning",
+            "bridges",
+            f"netfilter sees what {bridges} forwards, and who is behind an isolated port "
+            f"({some([each.name for each in apart])}) reaches no endpoint behind another",
+            "bridge link set dev PORT isolated off; or, for ways by the host, net.bridge.bridge-nf-call-iptables=0",
         )
 
 

@@ -60,7 +60,7 @@ class Traffic:
                 continue
             if spot.address in self._own():
                 continue
-            way, alone = self._way(spot)
+            way, alone = self.way(spot)
             for device in self._devices(family):
                 if device and device == way and alone:
                     continue  # behind that device there is nobody but the endpoint
@@ -82,7 +82,7 @@ class Traffic:
         """What this host itself sends to endpoints elsewhere."""
         for spot in self._backends(family):
             if spot is not None and spot.address not in self._own():
-                yield Sent(self._packet(family, spot, "", self._way(spot)[0], _NEW, translated=True), "", spot)
+                yield Sent(self._packet(family, spot, "", self.way(spot)[0], _NEW, translated=True), "", spot)
 
     def asked(self, family: Family, priority: int, *, own: bool = False) -> Iterator[Sent]:
         """What clients send, before translation; `own`: this host is the client."""
@@ -97,7 +97,7 @@ class Traffic:
         """What endpoints answer, before connection tracking sees it."""
         for spot in self._backends(family):
             if spot is not None and spot.address not in self._own():
-                way = self._way(spot)[0]
+                way = self.way(spot)[0]
                 yield Sent(self._packet(family, spot, way, "", 0, answer=True), way, spot)
 
     def _backends(self, family: Family) -> list[Spot | None]:
@@ -122,7 +122,7 @@ class Traffic:
         addresses = self.place.addresses if isinstance(self.place.addresses, tuple) else ()
         return [each for each in addresses if (each.family, each.scope) == (family, "global") and each.device != "lo"]
 
-    def _way(self, spot: Spot) -> tuple[str, bool]:
+    def way(self, spot: Spot) -> tuple[str, bool]:
         """The device that leads to an address, "" if that is not known; and whether it leads to nothing else."""
         address, best = ip_address(spot.address), (-1, 0, "")
         for route in self.place.routes if isinstance(self.place.routes, tuple) else ():
