@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from svcnat.agent.report import Report
     from svcnat.agent.settings import Host
     from svcnat.agent.targets import Target
-    from svcnat.api.agents import Following, agent_state, follow_once, following, run_agent, status
+    from svcnat.api.agents import Following, agent_state, follow_once, following, hindrances, run_agent, status
     from svcnat.api.cluster import Cluster
     from svcnat.api.configured import DEFAULT_CONFIG, DEFAULT_STATE, configuration
     from svcnat.api.differences import Difference, Differences
@@ -28,7 +28,7 @@ _MODULES = {
     "agent.report": ("Report",),
     "agent.settings": ("Host",),
     "agent.targets": ("Target",),
-    "api.agents": ("Following", "agent_state", "follow_once", "following", "run_agent", "status"),
+    "api.agents": ("Following", "agent_state", "follow_once", "following", "hindrances", "run_agent", "status"),
     "api.cluster": ("Cluster",),
     "api.configured": ("DEFAULT_CONFIG", "DEFAULT_STATE", "configuration"),
     "api.differences": ("Difference", "Differences"),
@@ -61,6 +61,7 @@ __all__ = [
     "configuration",
     "follow_once",
     "following",
+    "hindrances",
     "load",
     "load_lab",
     "render",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from svcnat.agent import control
 from svcnat.agent.targets import Target
 from svcnat.api.configured import DEFAULT_STATE, LAB_BRINGS_ITS_OWN, configuration, node_name, open_store
-from svcnat.errors import ConflictError, UsageError
+from svcnat.errors import ConflictError, ManifestError, UsageError
 from svcnat.model.configuration import Configuration
 
 _HOME_SECONDS = 1.0  # between two looks whether it is still there
@@ -22,6 +22,7 @@ _HOME_SECONDS = 1.0  # between two looks whether it is still there
 if TYPE_CHECKING:
     from svcnat.agent.attempts import Runner
     from svcnat.agent.desired import Desired
+    from svcnat.agent.doctor.findings import Finding
     from svcnat.agent.settings import Host
     from svcnat.agent.sources import Source
     from svcnat.ruleset.plan import Plan
@@ -232,6 +233,29 @@ def status(what: Following) -> control.AgentState:
         source.close()
     targets = tuple(_compared(target, desired, source.identity, config) for target in what.targets)
     return control.AgentState(0, "", source.follows, source.revision, 0.0, targets)
+
+
+def hindrances(what: Following) -> list[Finding]:
+    """What keeps services from working here and no agent can repair, each with what to do: see :mod:`.doctor`.
+
+    Another program's drop, forwarding that is off, a kernel or an nft that lacks something. Nothing is changed; where
+    the configuration cannot be read, its defaults count.
+    """
+    from svcnat.agent.doctor.examine import hindrances as found
+    from svcnat.agent.doctor.facts import Agent
+    from svcnat.agent.doctor.gather import Where, gather
+    from svcnat.kernel import netns
+
+    places = [
+        Where(target.node if len(what.targets) > 1 else "", target.netns)
+        for target in what.targets
+        if target.netns is None or netns.exists(target.netns)
+    ]
+    try:
+        config = what.configure()
+    except ManifestError:
+        config = Configuration()
+    return found(gather(places, what.state, config, ask=lambda _: Agent(None)))
 
 
 def _compared(target: Target, desired: Desired, identity: str | None, config: Configuration) -> control.TargetState:

@@ -12,6 +12,7 @@ Read a command before you run it, like all commands.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         document: dict[str, Any] = {
             "errors": errors,
             "warnings": sum(each.severity == "warning" for each in findings),
-            "findings": [_document(each) for each in findings],
+            "findings": [as_document(each) for each in findings],
         }
         print(as_json(document) if form.name == "json" else as_yaml(document), end="")
     else:
@@ -72,7 +73,8 @@ def _look(options: argparse.Namespace) -> Facts:
     return gather([Where("", options.netns)], Path(options.state or api.DEFAULT_STATE), config, trouble=trouble)
 
 
-def _document(finding: Finding) -> dict[str, str]:
+def as_document(finding: Finding) -> dict[str, str]:
+    """A finding for programs."""
     parts = {
         "severity": finding.severity,
         "node": finding.node,
@@ -83,14 +85,17 @@ def _document(finding: Finding) -> dict[str, str]:
     return {key: value for key, value in parts.items() if value}
 
 
-def _print(findings: list[Finding], *, verbose: bool) -> None:
+def print_findings(findings: Iterable[Finding]) -> None:
+    """A line for each, and below it what to do about it."""
     for finding in findings:
-        if finding.severity == "ok" and not verbose:
-            continue
         where = f"{finding.node}: " if finding.node else ""
         print(visible(f"{finding.severity}: {where}{finding.subject}: {finding.message}"))
         if finding.fix:
             print(visible(f"    fix: {finding.fix}"))
+
+
+def _print(findings: list[Finding], *, verbose: bool) -> None:
+    print_findings(each for each in findings if each.severity != "ok" or verbose)
     counts = [counted(count, name) for name in ("error", "warning") if (count := _count(findings, name))]
     unknown, fine = _count(findings, "unknown"), _count(findings, "ok")
     counts += [f"{unknown} not looked at"] * bool(unknown)

@@ -2,6 +2,10 @@
 
 The kernel's tables are read and compared. Exit code 0: they are equal; 1: they are not, or it cannot be told. Without
 an agent the same is asked of the state file, or with -f of manifests.
+
+What no agent can repair is listed too, with what to do about it: forwarding that is off, another program's drop, a
+kernel or an nft that lacks something. That changes nothing about the exit code; doctor looks at more, and ends with 1
+if there is an error.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from svcnat.cli import session
 from svcnat.cli.ages import human_duration
+from svcnat.cli.doctor import as_document, print_findings
 from svcnat.cli.formats import as_json, as_yaml, parse_format
 from svcnat.cli.terminal import aligned, counted
 
@@ -34,13 +39,16 @@ def run(options: argparse.Namespace) -> int:
     what = session.following(options, netns=options.netns)
     state = api.status(what)
     good = not state.troubles and all(_is_good(target) for target in state.targets)
+    hindered = api.hindrances(what)
     if form.is_table:
         print("\n".join(line.rstrip() for line in aligned([*_rows(state)])))
+        print_findings(hindered)
     else:
         import msgspec
 
         written = as_json if form.name == "json" else as_yaml
-        print(written({**msgspec.to_builtins(state), "equal": good}), end="")
+        found = [as_document(each) for each in hindered]
+        print(written({**msgspec.to_builtins(state), "equal": good, "hindrances": found}), end="")
     return 0 if good else 1
 
 

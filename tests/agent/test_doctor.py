@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from svcnat.agent.doctor.examine import examine
+from svcnat.agent.doctor.examine import examine, hindrances
 from svcnat.agent.doctor.facts import Agent, Facts, Machine, Place, Spot, State, Tool, Unknown, Wanted
 from svcnat.agent.doctor.findings import ORDER, Finding
 from svcnat.agent.doctor.machine import numbers
@@ -86,6 +86,21 @@ def test_a_sound_host_has_no_finding_but_what_is_in_order() -> None:
     """No permanent warning: whoever sees one has something to do."""
     assert troubles(FACTS) == []
     assert {each.subject for each in examine(FACTS)} >= {"kernel", "nft", "forwarding", "rules", "agent", "clock"}
+
+
+def test_what_no_agent_can_repair_is_a_hindrance() -> None:
+    """The kernel, nft, settings, other programs; not how the agent and its objects fare, and no advice."""
+    off = {"net/ipv4/ip_forward": "0", "net/ipv4/conf/eth0/forwarding": "0"}
+    lacking = machine(missing=(Missing(FIB, "ip", "no"),), tools=(Tool("/x", "0.9.8"),), now=NOW.replace(year=1970))
+    for facts, subjects in (
+        (replace(lacking, agent=Agent(alive=False)), {"kernel", "nft"}),
+        (place(settings=SETTINGS | off, origin="state other"), {"forwarding"}),
+        (place(foreign=Foreign(chains=(DROP,))), {"other rules"}),
+        (settings(tcp_be_liberal="0"), set()),
+        (FACTS, set()),
+    ):
+        assert {each.subject for each in hindrances(facts)} == subjects
+        assert all(each.fix for each in hindrances(facts))
 
 
 FIB, HASH = (next(each for each in FEATURES if each.name == name) for name in ("looking up routes", "hashes"))

@@ -64,7 +64,7 @@ def ask_agent(state: Path) -> Agent:
 
 def gather(
     places: Sequence[Where],
-    state: Path,
+    state: Path | None,
     config: Configuration,
     *,
     trouble: Sequence[str] = (),
@@ -73,6 +73,7 @@ def gather(
 ) -> Facts:
     """Look at the machine, the state file and each place; `trouble` is what was wrong with the configuration file.
 
+    Without a state file, what services there are is not known.
     `ask` says whether an agent follows the state file; `check` is who is asked what the kernel can do
     (:func:`svcnat.kernel.features.missing`).
 
@@ -83,14 +84,14 @@ def gather(
     for place in places:
         if place.netns is not None and not netns.exists(place.netns):
             raise MissingError(f'network namespace "{place.netns}" does not exist')
-    found = stored.read(state)
+    found = stored.read(state) if state else State("", None, wanted=Unknown("objects come from manifests"))
     return Facts(
         machine=_machine(check),
         state=found,
         config=config,
         trouble=tuple(trouble),
-        agent=ask(state),
-        begin=_begin(places, state),
+        agent=ask(state) if state else Agent(None),
+        begin=_begin(places, state) if state else "",
         places=tuple(_place(each, found, config) for each in places),
     )
 
