@@ -348,6 +348,40 @@ def test_flows_of_frontends_that_are_gone_end_after_a_restart(house: House, chan
     assert house.enter().writer.generation == generation
 
 
+@pytest.mark.parametrize(
+    ("between", "full"),
+    [
+        ("add table ip stranger", False),
+        ("flush ruleset", True),
+        ("delete element ip svcnat frontends { 10.96.0.10 . udp . 80 }", True),
+        ("", True),
+    ],
+    ids=["elsewhere", "flushed", "taken", "refused"],
+)
+def test_a_frontend_that_cannot_be_taken_away_is_taken_away_later(house: House, between: str, full: bool) -> None:
+    """Its flows have ended, and it refuses: whoever comes before the second step, the next pass makes up for it."""
+    house.put("a", A, protocol="UDP")
+    house.put("b", B, protocol="UDP")
+    keeper = house.enter()
+    house.client(kind=socket.SOCK_DGRAM)
+    house.remove("a")
+
+    def interfere() -> None:
+        if between:
+            house.place.meddle(between)
+        else:
+            house.faults.refusals = [KernelError("not now")]
+
+    house.faults.before_commit = [interfere, lambda: None]
+    house.follow()
+    assert house.flows() == []
+    assert (keeper.writer.generation is None) is full
+    house.follow()
+    assert "10.96.0.10" not in house.frontends()
+    assert house.is_equal()
+    assert keeper.writer.generation == keeper.writer.namespace.generation()
+
+
 @pytest.mark.parametrize("dies", [False, True], ids=["while-nobody-follows", "between-rules-and-flows"])
 def test_flows_to_an_address_that_answers_no_more_end_after_a_restart(house: House, dies: bool) -> None:
     """Of node ports, when the node has got another address for them, and keeps the old one."""
