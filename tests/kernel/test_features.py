@@ -178,18 +178,18 @@ def test_chains_of_others_are_read_in_the_order_of_packets(empty_netns: str) -> 
 
 def test_long_chains_and_sets_are_not_read_to_their_end(empty_netns: str) -> None:
     """However many rules a machine has, what is read of them is bounded; that it is not all of them is told."""
-    rules = "".join(
-        f"add rule ip f {chain} ip saddr 10.0.{n // 256}.{n % 256} drop\n" for chain in "ab" for n in range(4100)
-    )
-    some = ", ".join(f"10.1.{n // 256}.{n % 256}" for n in range(2100))
+    rules = [f"add rule ip f {chain} ip saddr 10.0.{n // 256}.{n % 256} drop\n" for chain in "ab" for n in range(4100)]
+    some = [f"add element ip f s {{ 10.1.{n // 256}.{n % 256} }}\n" for n in range(2100)]
     with Namespace(empty_netns) as namespace:
         namespace.commit(
             "add table ip f\nadd chain ip f a { type filter hook forward priority 0; }\nadd chain ip f b\n"
             "add chain ip f c { type filter hook forward priority 1; }\n"
             "add chain ip f d { type filter hook forward priority 2; }\n"
-            f"add set ip f s {{ type ipv4_addr; elements = {{ {some} }}; }}\n"
-            f"add rule ip f c jump b\nadd rule ip f d ip saddr @s drop\n{rules}"
+            "add set ip f s { type ipv4_addr; }\nadd rule ip f c jump b\nadd rule ip f d ip saddr @s drop\n"
         )
+        for lines in (rules, some):  # in parts that fit the send buffer of an ordinary user
+            for start in range(0, len(lines), 300):
+                namespace.commit("".join(lines[start : start + 300]))
     a, c, d = foreign.read(empty_netns).chains
     assert (a.rules, a.whole, c.whole, d.whole) == (None, False, False, False)
     assert (len(c.rules or ()), c.called, len(d.rules or ()), d.sets) == (1, {}, 1, {})
