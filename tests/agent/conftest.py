@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from svcnat.store.sqlite import Store
+from tests.agent.witness import Witness
 from tests.agents import runtime
 
 
@@ -26,3 +27,9 @@ def state(folder: Path) -> Path:
 def store(state: Path) -> Iterator[Store]:
     with Store.open(state) as opened:
         yield opened
+
+
+@pytest.fixture
+def witness(empty_netns: str) -> Iterator[Witness]:
+    with Witness(empty_netns) as found:
+        yield found

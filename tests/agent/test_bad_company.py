@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import signal
 import socket
@@ -49,7 +50,7 @@ from tests.agent.running import (
     svcnat,
     web,
 )
-from tests.agent.witness import Witness
+from tests.agent.witness import ENDPOINTS, Witness
 from tests.agents import CONFIG, until
 
 # --- events, links, namespaces -----------------------------------------------------------------------------------
@@ -482,3 +483,47 @@ def test_a_burst_of_ten_thousand_objects(folder: Path, state: Path, store: Store
         assert agent.target.services == 5001
         assert agent.in_step()
     assert not differences(state, empty_netns)
+
+
+@pytest.mark.packets
+def test_a_burst_of_manifests_and_their_end(folder: Path, empty_netns: str, witness: Witness) -> None:
+    """Ten thousand objects in files that come and go all at once: who was there before is served all the time."""
+    manifests = folder / "manifests"
+    manifests.mkdir()
+
+    def write(name: str, numbers: range) -> None:
+        items = [
+            each for n in numbers for each in (service(f"web-{n}", n), endpoints(f"web-{n}", *ENDPOINTS[: 1 + n % 2]))
+        ]
+        new = manifests / f"{name}.new"
+        new.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+        new.rename(manifests / f"{name}.json")
+
+    enough = threading.Event()
+
+    def ask() -> list[bool]:
+        found = []
+        while not enough.wait(0.01):
+            found.append(witness.reaches(1))
+        return found
+
+    write("first", range(1, 2))
+    with Running(folder, empty_netns, "-f", str(manifests)) as agent, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        try:
+            for first in range(2, 5002, 250):
+                write(f"burst-{first}", range(first, first + 250))
+            until(lambda: agent.target.services == 5001, "all of them")
+            assert witness.reaches(2)
+            assert witness.reaches(5001)
+            for each in manifests.glob("burst-*"):
+                each.unlink()
+            until(lambda: agent.target.services == 1, "none of them")
+            assert not witness.reaches(5001)
+            until(agent.in_step, "in step")
+        finally:
+            enough.set()
+        answers = asked.result()
+        assert answers
+        assert all(answers), f"{answers.count(False)} of {len(answers)} were refused"
+        assert agent.target.drift == 0

@@ -11,7 +11,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,6 @@ pytestmark = pytest.mark.packets
 
 # As the unit file has it: root that may not override what a file's mode says.
 CONFINED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
-
-
-@pytest.fixture
-def witness(empty_netns: str) -> Iterator[Witness]:
-    with Witness(empty_netns) as found:
-        yield found
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ from tests.agent.running import (
     svcnat,
     web,
 )
+from tests.agent.witness import Witness
 from tests.agents import until
 
 READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && cd "$1" && shift && exec "$@"'
@@ -89,7 +90,10 @@ def test_a_state_file_that_can_only_be_read_is_followed(folder: Path, empty_netn
             assert snapshot.list(Event) == []
 
 
-def test_a_damaged_state_file_is_refused_at_the_start(folder: Path, state: Path, empty_netns: str) -> None:
+@pytest.mark.packets
+def test_a_damaged_state_file_is_refused_at_the_start(
+    folder: Path, state: Path, empty_netns: str, witness: Witness
+) -> None:
     """One line says what is wrong with it and what to do; the rules are left as they were."""
     with Store.open(state) as store:
         web(store)
@@ -103,7 +107,8 @@ def test_a_damaged_state_file_is_refused_at_the_start(folder: Path, state: Path,
         (b"", "follow another state file"),
     ):
         state.write_bytes(damaged)
-        done = svcnat("run", "--netns", empty_netns, "--state", state, "--log-format", "text")
+        with witness.untouched():
+            done = svcnat("run", "--netns", empty_netns, "--state", state, "--log-format", "text")
         assert done.returncode == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
@@ -128,7 +133,8 @@ def _another(state: Path, damaged: bytes) -> None:
     other.replace(state)
 
 
-def test_a_state_file_that_breaks_is_waited_for(folder: Path, state: Path, empty_netns: str) -> None:
+@pytest.mark.packets
+def test_a_state_file_that_breaks_is_waited_for(folder: Path, state: Path, empty_netns: str, witness: Witness) -> None:
     """The rules stay, status and log say why, commands are told; when the file is good again, nobody has to do more."""
     with Store.open(state) as store:
         web(store)
@@ -146,9 +152,10 @@ def test_a_state_file_that_breaks_is_waited_for(folder: Path, state: Path, empty
                 put(state, damaged)
             agent.signal(signal.SIGHUP)  # somebody looks at it
             until(lambda: agent.now().troubles, "it says so")
-            assert str(state) in agent.now().troubles[0]
-            assert str(state) in agent.reconcile()
-            assert svcnat("status", "--netns", empty_netns, "--state", state).returncode == 1
+            with witness.untouched():
+                assert str(state) in agent.now().troubles[0]
+                assert str(state) in agent.reconcile()
+                assert svcnat("status", "--netns", empty_netns, "--state", state).returncode == 1
             assert rules(empty_netns) == before
             put(state, good)
             until(lambda: not agent.now().troubles, "it is over")
@@ -266,7 +273,10 @@ class _Lacking(Namespace):
         return super().commit_elements(change, generation=generation)
 
 
-def test_without_python3_nftables_an_agent_says_what_to_install(folder: Path, state: Path, empty_netns: str) -> None:
+@pytest.mark.packets
+def test_without_python3_nftables_an_agent_says_what_to_install(
+    folder: Path, state: Path, empty_netns: str, witness: Witness
+) -> None:
     """The message has the command that fixes it; rules that are there stay."""
     if not Path("/usr/lib/python3/dist-packages/nftables").is_dir():
         pytest.skip("the nftables module is somewhere else here")
@@ -275,7 +285,8 @@ def test_without_python3_nftables_an_agent_says_what_to_install(folder: Path, st
     with Running(folder, empty_netns) as agent:
         before = rules(empty_netns)
     command = [*apart(WITHOUT_PYTHON3_NFTABLES), *agent.command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with witness.untouched():
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "apt install python3-nftables" in done.stderr
     assert "Traceback" not in done.stderr
