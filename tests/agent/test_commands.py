@@ -84,9 +84,17 @@ def test_a_command_ends_with_its_probe(tmp_path: Path, script: str) -> None:
 
 
 PROBER = """
-import asyncio, sys
+import asyncio, pathlib, sys
 from svcnat.agent.commands import run
-asyncio.run(run(sys.argv[1], ["sh", "-c", sys.argv[2]]))
+
+async def main(where, script, note):
+    probe = asyncio.create_task(run(where, ["sh", "-c", script]))
+    while not pathlib.Path(note).exists():
+        await asyncio.sleep(0.01)
+    print("tied: what comes after the start of the command is not interrupted", flush=True)
+    await probe
+
+asyncio.run(main(*sys.argv[1:]))
 """
 
 
@@ -94,8 +102,10 @@ def test_a_command_ends_with_an_agent_that_is_killed(tmp_path: Path, empty_netns
     """Whoever was to end it cannot any more; or there would be one more of them after each agent that dies."""
     note = tmp_path / "note"
     script = f"sleep 1000 & echo $! $$ >{note}.new; mv {note}.new {note}; wait"
-    with ending(subprocess.Popen([sys.executable, "-c", PROBER, empty_netns, script])) as prober:
-        until(note.exists, "the command's start")
+    command = [sys.executable, "-c", PROBER, empty_netns, script, str(note)]
+    with ending(subprocess.Popen(command, stdout=subprocess.PIPE)) as prober:
+        assert prober.stdout
+        assert prober.stdout.readline().startswith(b"tied"), "the command did not start"
         prober.kill()
         prober.wait()
     pids = [int(each) for each in note.read_text().split()]
