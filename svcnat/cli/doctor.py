@@ -70,7 +70,8 @@ def _look(options: argparse.Namespace) -> Facts:
     except ManifestError as error:
         trouble += map(str, error.findings)
         config = Configuration()
-    return gather([Where("", options.netns)], Path(options.state or api.DEFAULT_STATE), config, trouble=trouble)
+    place, file = Where("", options.netns), Path(options.state or api.DEFAULT_STATE)
+    return gather([place], file, config, trouble=trouble, configured=str(options.config or ""))
 
 
 def as_document(finding: Finding) -> dict[str, str]:

@@ -55,6 +55,23 @@ def test_findings_are_lines_with_what_to_do(doctor: Run, empty_netns: str) -> No
     assert [line for line in doctor("-v").out.splitlines() if line.startswith("ok: state file:")]
 
 
+def test_what_to_type_names_what_was_named(doctor: Run, svcnat: Run, empty_netns: str, tmp_path: Path) -> None:
+    """A command of svcnat's own, typed as it stands, is about the same namespace, state file and configuration."""
+    flags = ("--netns", empty_netns, "--state", str(tmp_path / "state.db"), "--config", str(tmp_path / "config.yaml"))
+    manifest = tmp_path / "service.yaml"
+    manifest.write_text("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}")
+    assert svcnat("apply", *flags, "-f", str(manifest)).code == 0
+    with Namespace(empty_netns) as namespace:
+        namespace.commit("".join(f"delete table {family} svcnat\n" for family in namespace.families()))
+    found = json.loads(doctor("-o", "json").out)["findings"]
+    (finding,) = (each for each in found if each["subject"] == "rules")
+    verb, *arguments = finding["fix"].removeprefix("svcnat ").split()
+    assert svcnat(verb, *arguments).code == 0
+    assert [
+        each["severity"] for each in json.loads(doctor("-o", "json").out)["findings"] if each["subject"] == "rules"
+    ] == ["ok"]
+
+
 def test_findings_are_documents_too(doctor: Run, empty_netns: str) -> None:
     """JSON and YAML say the same, what is in order included."""
     drop(empty_netns)

@@ -68,12 +68,14 @@ def gather(
     config: Configuration,
     *,
     trouble: Sequence[str] = (),
+    configured: str = "",
     ask: Callable[[Path], Agent] = ask_agent,
     check: Callable[[str], None] | None = None,
 ) -> Facts:
     """Look at the machine, the state file and each place; `trouble` is what was wrong with the configuration file.
 
-    Without a state file, what services there are is not known.
+    `configured` is that file's path, if it is not where everybody looks for it. Without a state file, what services
+    there are is not known.
     `ask` says whether an agent follows the state file; `check` is who is asked what the kernel can do
     (:func:`svcnat.kernel.features.missing`).
 
@@ -91,16 +93,17 @@ def gather(
         config=config,
         trouble=tuple(trouble),
         agent=ask(state) if state else Agent(None),
-        begin=_begin(places, state) if state else "",
+        begin=_begin(places, state, configured) if state else "",
         places=tuple(_place(each, found, config) for each in places),
     )
 
 
-def _begin(places: Sequence[Where], state: Path) -> str:
+def _begin(places: Sequence[Where], state: Path, configured: str) -> str:
     """How one has an agent for these places."""
     if any(each.node for each in places):
         return "the next command that changes the lab starts one"
     flags = [f"--netns {shlex.quote(each.netns)}" for each in places if each.netns]
+    flags += [f"--config {shlex.quote(configured)}"] * bool(configured)
     return " ".join(["svcnat", *flags, "--state", shlex.quote(str(state)), "run"])
 
 
