@@ -141,9 +141,9 @@ class Keeper:
         """What to listen to: :meth:`interfered` reads the first, :meth:`host_changed` the second."""
         return self.writer.events.fileno(), self._host_events.fileno()
 
-    def configure(self, config: Configuration) -> None:
-        """Take another configuration; the next pass follows it."""
-        self._config, self._host = config, None
+    def configure(self, config: Configuration, target: Target) -> None:
+        """Take another configuration, and with it perhaps another name of the target; the next pass follows them."""
+        self._config, self.target, self._host = config, target, None
 
     def adopt(self, identity: str | None) -> None:
         """Follow another state file, which took the place of the one that was followed."""

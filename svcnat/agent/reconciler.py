@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from svcnat import __version__
 from svcnat.agent.control import AgentState, Retry, TargetState
@@ -163,8 +164,13 @@ class Reconciler:
             self._source.open(config)
         except SvcnatError as error:
             self._troubled(error)
-        for _, keeper in self.keepers:
-            keeper.configure(config)
+        for member in self._members:
+            if (target := member.target.called_by(config)) != member.target:
+                _log.info("the node is called %s now", target.node, extra={"node": member.target.node})
+                self._observer.gone(replace(member.target, optional=True))  # what was counted of that name ends
+                member.target = target
+            if member.keeper:
+                member.keeper.configure(config, target)
 
     def _refresh(self, reasons: Reasons, done: Round) -> None:
         try:

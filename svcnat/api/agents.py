@@ -99,7 +99,7 @@ def following(
     if "-" in paths:
         raise UsageError("standard input cannot be followed: -f takes files and folders here")
     configure = functools.partial(configuration, config)
-    target = Target(node_name(configure()), netns)
+    target = Target("", netns, host=node_name(Configuration())).called_by(configure())
     if paths:
         return Following(None, (target,), configure, tuple(paths), recursive, namespace)
     return Following(Path(state or DEFAULT_STATE), (target,), configure)

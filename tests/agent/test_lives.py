@@ -17,6 +17,7 @@ from svcnat import api
 from svcnat.kernel import lock, netns
 from svcnat.kernel.nftables import Namespace
 from svcnat.store.sqlite import Store
+from tests.agent.running import Running, create, endpoints, service
 from tests.agents import CONFIG, Agent, runtime, until
 
 pytestmark = pytest.mark.packets
@@ -129,6 +130,29 @@ def test_another_configuration_changes_the_rules(agent: Agent, empty_netns: str)
     agent.config.write_text(CONFIG)
     agent.signal(signal.SIGHUP)
     until(lambda: rules(empty_netns) == before, "the rules as they were")
+
+
+def test_another_configuration_changes_the_name_of_the_node(folder: Path, empty_netns: str) -> None:
+    """What is for a node by its name follows: endpoints of policy Local are those of the node that it is now."""
+    with Store.open(folder / "state.db") as store:
+        near = [{"addresses": [f"192.0.2.{number}"], "nodeName": node} for number, node in ((7, "one"), (8, "two"))]
+        create(store, service("web", internalTrafficPolicy="Local"), {**endpoints("web"), "endpoints": near})
+
+    def served() -> tuple[bool, bool]:
+        listed = rules(empty_netns)
+        return "192.0.2.7 . 8080" in listed, "192.0.2.8 . 8080" in listed
+
+    with Running(folder, empty_netns, config=CONFIG + "hostnameOverride: one\n") as agent:
+        assert served() == (True, False)
+        agent.config.write_text(CONFIG + "hostnameOverride: two\n")
+        agent.signal(signal.SIGHUP)
+        until(lambda: served() == (False, True), "the endpoint on the node of the new name")
+        assert agent.target.node == "two"
+        assert agent.in_step()
+        agent.config.write_text(CONFIG)
+        agent.signal(signal.SIGHUP)
+        until(lambda: agent.target.node == socket.gethostname().lower(), "the machine's own name")
+        assert served() == (False, False)
 
 
 @pytest.mark.parametrize("called", ["name", "path", "current"])
