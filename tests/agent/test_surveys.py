@@ -34,6 +34,11 @@ link add b0 type bridge
 link set b0 up
 """
 MANY = range(1000)
+_SOME = 100  # so many events fit the buffer that an ordinary user may have
+
+
+def batched(lines: list[str]) -> list[list[str]]:
+    return [lines[first : first + _SOME] for first in range(0, len(lines), _SOME)]
 
 
 def ip(where: str, lines: str) -> None:
@@ -60,8 +65,10 @@ class Host:
 
     def news(self, lines: str) -> bool:
         """Whether what the lines do is a reason to look again; if so, that is done."""
-        ip(self.where, lines)
-        changed = self.keeper.host_changed()
+        changed = False
+        for some in batched(lines.splitlines()):
+            ip(self.where, "\n".join(some))
+            changed |= self.keeper.host_changed()
         while self.keeper.host_changed():
             self.keeper.follow(Desired(), ())
         return changed
@@ -191,7 +198,7 @@ def test_an_agent_follows_its_default_route_among_many_others(where: str, folder
     with Running(folder, where) as agent:
         assert node_port_addresses(where) == "192.0.2.129"
         seconds_ago = agent.target.passed
-        ip(where, "\n".join(f"route add 198.18.{each >> 8}.{each & 255} via 192.0.2.254" for each in MANY))
+        ip(where, "\n".join(f"route add 198.18.{each >> 8}.{each & 255} via 192.0.2.254" for each in MANY[:_SOME]))
         assert agent.target.passed > seconds_ago
         ip(where, "route replace default via 192.0.2.254 src 192.0.2.1")
         until(lambda: node_port_addresses(where) == "192.0.2.1", "the new address answers node ports")
