@@ -109,7 +109,7 @@ class StaleError(KernelError):
 
 
 class BusyError(KernelError):
-    """Another process is the writer of this network namespace."""
+    """Another process is the writer of this network namespace, or the owner of a table of ours."""
 
 
 class EndedError(KernelError):

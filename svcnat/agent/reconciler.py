@@ -21,12 +21,13 @@ from svcnat.agent.keeper import Keeper
 from svcnat.agent.rounds import Member, Observer, Reasons, Round
 from svcnat.agent.sources import Source
 from svcnat.agent.targets import Target
-from svcnat.errors import MissingError, StaleError, SvcnatError
+from svcnat.errors import BusyError, MissingError, StaleError, SvcnatError
 from svcnat.kernel import netns
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.plan import HealthCheck, ServicePortPlan
 
 _FIRST_RETRY, _LAST_RETRY = 0.2, 30.0  # seconds between tries of a target that fails, doubling
+_OTHERS_RETRY = 0.5  # the last, where others keep changing or owning the tables
 _TIDY_SECONDS = 30.0  # how long a chain may stay that nothing uses: it may be needed again at once
 _MOST_TOLD = 50  # Services that a state names
 
@@ -314,9 +315,9 @@ class Reconciler:
         if str(error) != member.error:
             _log.error("the rules cannot be written: %s", error, extra={"node": member.target.node})
         member.error = str(error)
-        # Others who keep changing nftables stop at any moment; what the kernel refuses, it refuses again.
-        tries = 0 if isinstance(error, StaleError) else member.tries
-        member.again = self._clock() + min(_FIRST_RETRY * 2**tries, _LAST_RETRY)
+        # Others who are in the way go at any moment; what the kernel refuses, it refuses again.
+        last = _OTHERS_RETRY if isinstance(error, StaleError | BusyError) else _LAST_RETRY
+        member.again = self._clock() + min(_FIRST_RETRY * 2**member.tries, last)
         member.tries += 1
         self._observer.failed(member.target)
 

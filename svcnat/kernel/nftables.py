@@ -11,7 +11,7 @@ import errno
 import select
 from collections.abc import Iterable, Iterator
 
-from svcnat.errors import KernelError, MissingError, PrivilegeError, StaleError
+from svcnat.errors import BusyError, KernelError, MissingError, PrivilegeError, StaleError
 from svcnat.kernel import netns
 from svcnat.kernel.batch import batch
 from svcnat.kernel.elements import (
@@ -222,7 +222,7 @@ class Namespace:
     def _forbidden(self) -> KernelError:
         """What EPERM means where :meth:`generation` may be asked: it is this table that may not be changed."""
         self.generation()
-        return KernelError("nftables: another program owns svcnat's table (flags owner): end it")
+        return BusyError("nftables: another program owns svcnat's table (flags owner): end it")
 
     def _table(self, family: Family) -> Attributes | None:
         return self._connection.get(GETTABLE, family, payload=attribute(1, text(TABLE)))

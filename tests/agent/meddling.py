@@ -6,11 +6,12 @@ that `OBJECTS` makes. Nothing here waits or judges.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from svcnat.kernel import netns
 from svcnat.kernel.netlink import Request, attribute, nest, text
@@ -266,9 +267,24 @@ def send(where: str, requests: Sequence[Request]) -> None:
     assert not refused, refused
 
 
+@contextlib.contextmanager
+def take_table(where: str, flags: int) -> Iterator[None]:
+    """Be the owner of svcnat's table for IPv4, an empty one."""
+    with netns.entered(where):
+        connection = Connection()
+    try:
+        delete = _request("ip", _DELETE_TABLE, flags=0)
+        refused = connection.transact([delete, _request("ip", _NEW_TABLE, attribute(2, _number(flags)))], 0)
+        assert not refused, refused
+        yield
+    finally:
+        connection.close()
+
+
 # --- bytes: include/uapi/linux/netfilter/nf_tables.h ---------------------------------------------------------------
 
 _TABLE = attribute(1, text("svcnat"))
+_NEW_TABLE, _DELETE_TABLE = 0, 2
 _NEW_CHAIN, _NEW_RULE, _DELETE_RULE, _NEW_SET, _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_OBJECT = 3, 6, 8, 9, 12, 14, 18
 _CREATE, _APPEND = 0x400, 0x800
 _TCP = bytes([6, 0, 0, 0])

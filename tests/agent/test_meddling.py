@@ -20,7 +20,7 @@ from svcnat.errors import StaleError
 from svcnat.kernel import netns
 from svcnat.model.configuration import Configuration
 from svcnat.store.sqlite import Store
-from tests.agent.meddling import OBJECTS, SCRIPTS, messages, nft, send, words
+from tests.agent.meddling import OBJECTS, SCRIPTS, messages, nft, send, take_table, words
 from tests.agent.running import Rounds, web
 from tests.agent.unreliable import Faults
 from tests.agents import PATIENCE, Agent, runtime, until
@@ -200,6 +200,30 @@ def test_names_of_bridges_are_no_words_of_nft() -> None:
         assert api.sync(api.load(text=OBJECTS), where, config=config).counts["elements deleted"] == 2
 
 
+@pytest.mark.parametrize("flags", [2, 6])  # NFT_TABLE_F_OWNER, with NFT_TABLE_F_PERSIST
+def test_a_table_that_somebody_took_is_had_again(agent: Agent, where: str, flags: int) -> None:
+    """While its owner lives, the status says so; no Service is blamed. Then all that works is there again.
+
+    The flag `persist` stays: the kernel takes it from no table, and without an owner it means nothing.
+    """
+    since = len(agent.lines())
+    with take_table(where, flags):
+        until(lambda: agent.said("another program owns svcnat's table", since=since), "a line that tells why")
+        told = agent.run("status")
+        assert told.returncode == 1
+        assert "another program owns svcnat's table (flags owner): end it" in told.stdout
+    until(lambda: agent.said("rules repaired", since=since), "a line that tells of the repair")
+    connect(where)
+    state = agent.ask(deep=True)
+    assert state
+    assert (state.targets[0].error, state.targets[0].different) == ("", ())
+    assert "python" in agent.said("somebody else changed the rules", since=since)
+    assert not agent.said("because of those of", since=since)
+    since = len(agent.lines())
+    nft(where, "delete table ip svcnat")  # with its flag
+    until(lambda: agent.said("rules repaired", since=since), "a line that tells of the repair")
+
+
 def test_who_stops_is_not_waited_for(state: Path, store: Store) -> None:
     """However long others kept it from writing, the next try is the usual pause away, and not half a minute."""
     web(store)
@@ -208,6 +232,6 @@ def test_who_stops_is_not_waited_for(state: Path, store: Store) -> None:
         nft(where, "flush ruleset")
         for _ in range(9):
             faults.refusals = [StaleError("they keep changing it") for _ in range(5)]
-            assert agent.round(seconds=0.3, events=True) == ["failing"]
+            assert agent.round(seconds=0.6, events=True) == ["failing"]
         faults.heal()
-        assert agent.round(seconds=0.3, events=True) == ["synced"]
+        assert agent.round(seconds=0.6, events=True) == ["synced"]
