@@ -16,7 +16,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from svcnat.errors import MissingError
 from svcnat.kernel import netns, sysctl
-from svcnat.kernel.netlink import ROUTE, Attributes, Connection, address, attribute, attributes, walk
+from svcnat.kernel.netlink import ROUTE, Attributes, Connection, address, attribute, attributes, first_of
 from svcnat.kernel.routes import PROTOCOL
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.plan import FAMILIES
@@ -109,6 +109,12 @@ class Interest:
 
     networks: tuple[IPv4Network | IPv6Network, ...] | None = None
     devices: frozenset[str] | None = None
+    _ranges: tuple[tuple[int, int, int], ...] = field(default=(), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Take the ranges apart: their addresses' bits, the first address, and the prefix's length."""
+        ranges = tuple((each.max_prefixlen, int(each.network_address), each.prefixlen) for each in self.networks or ())
+        object.__setattr__(self, "_ranges", ranges)
 
     def has(self, route: memoryview) -> bool:
         """True of a route message that is of interest."""
@@ -118,14 +124,14 @@ class Interest:
             return False
         if not length or self.networks is None:
             return True
-        if not self.networks:
+        if not self._ranges:
             return False
-        raw = next((value for kind, value in walk(route[_RTMSG.size :]) if kind == _RTA_DESTINATION), b"")
-        destination, bits = int.from_bytes(raw, "big"), 8 * len(raw)
-        return any(
-            bits == each.max_prefixlen and not (destination ^ int(each[0])) >> bits - min(length, each.prefixlen)
-            for each in self.networks
-        )
+        raw = first_of(route, _RTMSG.size, _RTA_DESTINATION)
+        destination, own = int.from_bytes(raw, "big"), 8 * len(raw)
+        for bits, first, prefix in self._ranges:
+            if bits == own and not (destination ^ first) >> bits - min(length, prefix):
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)

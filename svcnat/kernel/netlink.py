@@ -86,6 +86,19 @@ def walk(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         position += (length + 3) & ~3
 
 
+def first_of(data: memoryview, position: int, wanted: int) -> memoryview:
+    """The payload of the first attribute of a type, empty if there is none; attributes begin at a position."""
+    end = len(data)
+    while position + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, position)
+        if kind == wanted:
+            return data[position + 4 : position + length]
+        if length < 4:
+            break
+        position += (length + 3) & ~3
+    return data[end:]
+
+
 def attributes(data: memoryview) -> Attributes:
     """The attributes by type; of a repeated one, the last."""
     return dict(walk(data))
