@@ -9,15 +9,19 @@ import os
 import re
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from svcnat import api
-from svcnat.errors import StaleError
+from svcnat.errors import KernelError, StaleError
 from svcnat.kernel import netns
+from svcnat.kernel.libnftables import Libnftables
 from svcnat.model.configuration import Configuration
 from svcnat.store.sqlite import Store
 from tests.agent.meddling import OBJECTS, SCRIPTS, messages, nft, send, take_table, words
@@ -104,6 +108,24 @@ def ours(where: str) -> str:
     listed = nft(where, "-s", "list", "ruleset")
     tables = [f"table {each}" for each in listed.split("table ") if each.startswith(("ip svcnat {", "ip6 svcnat {"))]
     return "\n".join(itertools.chain(*(sorted(map(str.strip, each[:-2].split("\n\n"))) for each in sorted(tables))))
+
+
+def ours_or_nothing(where: str) -> str:
+    """The same, "" while nft can list nothing."""
+    try:
+        return ours(where)
+    except AssertionError:
+        return ""
+
+
+def settle(agent: Agent) -> None:
+    """Wait until the agent says that all is well, and has nothing more to do."""
+
+    def well() -> bool:
+        state = agent.ask(deep=True)
+        return state is not None and (state.targets[0].error, state.targets[0].different) == ("", ())
+
+    until(well, "the agent says that all is well")
 
 
 def others(where: str) -> list[str]:
@@ -235,3 +257,45 @@ def test_who_stops_is_not_waited_for(state: Path, store: Store) -> None:
             assert agent.round(seconds=0.6, events=True) == ["failing"]
         faults.heal()
         assert agent.round(seconds=0.6, events=True) == ["synced"]
+
+
+@pytest.mark.parametrize(
+    "kinds", [("delete element", "add element", "flush set"), ("add rule", "add chain", "add counter")]
+)
+def test_who_never_stops_is_outlasted(agent: Agent, where: str, kinds: tuple[str, ...]) -> None:
+    """Two hundred changes in a second or so; when they stop, the rules are what they were, and it was told of."""
+    before, since = ours(where), len(agent.lines())
+    scripts = [SCRIPTS[kind].format(**words(where, family)) for family in FAMILIES for kind in kinds]
+    with netns.entered(where):
+        stranger = Libnftables()
+    for script in itertools.islice(itertools.cycle(scripts), 200):
+        with contextlib.suppress(KernelError):  # it is gone, or there, already
+            stranger.commit(script)
+        time.sleep(0.005)
+    until(lambda: ours_or_nothing(where) == before, "the rules are as they were")
+    connect(where)
+    assert agent.said("somebody else changed the rules", since=since)
+    settle(agent)
+
+
+@settings(max_examples=12, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.tuples(st.sampled_from([*SCRIPTS, *MESSAGES]), st.sampled_from(FAMILIES)), min_size=2, max_size=6),
+    st.lists(st.integers(1, 250), max_size=3),
+)
+def test_whatever_strangers_do_while_objects_change(
+    agent: Agent, where: str, deeds: list[tuple[str, str]], hosts: list[int]
+) -> None:
+    """Any kinds of changes, one after another, between changes of a Service: it all ends well."""
+    before, theirs = ours(where), others(where)
+    with api.Cluster.open(state=agent.state, config=agent.config, netns=where) as cluster:
+        for (kind, family), host in itertools.zip_longest(deeds, hosts[: len(deeds)]):
+            if host:  # of the same number of endpoints: an agent keeps chains that it may need again for a while
+                cluster.apply(api.load(text=OBJECTS.replace('"192.0.2.8"', f'"198.18.0.{host}"')))
+            with contextlib.suppress(AssertionError, KeyError, StopIteration, pytest.skip.Exception):
+                meddle(where, family, kind)  # what it is about may be gone, by what came before
+        cluster.apply(api.load(text=OBJECTS))
+    until(lambda: ours_or_nothing(where) == before, "the rules are as they were")
+    connect(where)
+    assert others(where) == theirs
+    settle(agent)
