@@ -93,7 +93,7 @@ def _dispatch(argv: list[str], options: argparse.Namespace) -> int:
     parser = _Parser(
         prog=f"svcnat {verb.name}",
         description=first_line,
-        epilog=more.strip() or None,
+        epilog=more.strip("\n") or None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         parents=[_global_flags()],

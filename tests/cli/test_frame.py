@@ -64,6 +64,11 @@ def test_every_verb_has_a_module_and_a_help_page(verb: Verb, svcnat: Svcnat) -> 
     assert "--namespace" in result.out
 
 
+def test_a_help_page_shows_examples_as_they_are_written(svcnat: Svcnat) -> None:
+    """Also where it has nothing but examples: the first is indented as those below it are."""
+    assert "\n  svcnat label pod web-1 tier=front " in svcnat("label", "--help").out
+
+
 def test_help_imports_nothing_heavy() -> None:
     """Help must be quick: no msgspec, YAML, SQLite, pyroute2, ctypes, nor any verb."""
     program = (
