@@ -42,6 +42,7 @@ from svcnat.ruleset.plan import HealthCheck, Plan, ServicePortPlan, Settings
 from svcnat.ruleset.planner import Planner
 
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0  # seconds between tries of a Service that was refused, doubling
+_DOUBLINGS = 10  # more than it takes to come to the last: of a thousand tries, the power of two is no float
 _LOCK_PATIENCE = 10.0  # seconds for a command that is writing
 
 _STAY = "flows that nobody serves any more stay until they expire: %s"
@@ -315,7 +316,7 @@ class Keeper:
 
     def _refuse(self, identity: Identity, reason: str) -> None:
         tries = self.refused[identity].tries + 1 if identity in self.refused else 1
-        pause = min(_FIRST_RETRY * 2 ** (tries - 1), _LAST_RETRY)
+        pause = min(_FIRST_RETRY * 2 ** min(tries - 1, _DOUBLINGS), _LAST_RETRY)
         self.refused[identity] = Refusal(reason, tries, self._clock() + pause)
 
     # --- around the rules ------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from svcnat.ruleset.plan import HealthCheck, ServicePortPlan
 
 _FIRST_RETRY, _LAST_RETRY = 0.2, 30.0  # seconds between tries of a target that fails, doubling
 _OTHERS_RETRY = 0.5  # the last, where others keep changing or owning the tables
+_DOUBLINGS = 10  # more than it takes to come to the last: of a thousand tries, the power of two is no float
 _TIDY_SECONDS = 30.0  # how long a chain may stay that nothing uses: it may be needed again at once
 _MOST_TOLD = 50  # Services that a state names
 
@@ -317,7 +318,7 @@ class Reconciler:
         member.error = str(error)
         # Others who are in the way go at any moment; what the kernel refuses, it refuses again.
         last = _OTHERS_RETRY if isinstance(error, StaleError | BusyError) else _LAST_RETRY
-        member.again = self._clock() + min(_FIRST_RETRY * 2**member.tries, last)
+        member.again = self._clock() + min(_FIRST_RETRY * 2 ** min(member.tries, _DOUBLINGS), last)
         member.tries += 1
         self._observer.failed(member.target)
 

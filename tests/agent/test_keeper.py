@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -159,6 +160,11 @@ def test_a_refused_service_keeps_no_other_waiting_and_is_tried_again(house: Hous
         house.now = refusal.again
         house.follow()
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    (refusal,) = keeper.refused.values()
+    keeper.refused["default", "b"] = dataclasses.replace(refusal, tries=5000)
+    house.now = refusal.again
+    house.follow()
+    assert keeper.refused["default", "b"].again == house.now + 60, "after days, too"
     house.faults.heal()
     house.now += 100
     assert not house.follow()

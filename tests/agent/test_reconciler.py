@@ -69,6 +69,38 @@ def test_what_failed_beside_a_pass_is_over_when_a_pass_ends_well(empty_netns: st
         reconciler.close()
 
 
+def test_what_fails_for_weeks_is_tried_again_as_ever(empty_netns: str, tmp_path: Path) -> None:
+    """The pause between tries has grown to its greatest long before, and no number of tries is too many."""
+    manifest = tmp_path / "web.yaml"
+    manifest.write_text(WEB)
+    now = 100.0
+    reconciler = Reconciler(
+        Manifests([str(manifest)]),
+        (Target("node", empty_netns),),
+        Configuration(),
+        keeping=lambda target, config, _: Clumsy(target, config, follows="", identity=None, clock=lambda: now),
+        clock=lambda: now,
+    )
+    reconciler.open()
+    try:
+        reconciler.round(Reasons(objects=True))
+        ((_, keeper),) = reconciler.keepers
+        assert isinstance(keeper, Clumsy)
+        pauses = []
+        for _ in range(1100):
+            keeper.fails = True
+            reconciler.round(Reasons(events=True))
+            assert reconciler.due is not None
+            pauses.append(reconciler.due - now)
+            now = reconciler.due
+        assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6] + 1092 * [30])
+        assert reconciler.state().targets[0].retries[""].tries == 1100
+        reconciler.round(Reasons(events=True))
+        assert [target.state for target in reconciler.state().targets] == ["synced"]
+    finally:
+        reconciler.close()
+
+
 class Told(Observer):
     """Who writes down whether the objects can be read."""
 
