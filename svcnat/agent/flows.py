@@ -7,7 +7,7 @@ conntrack clean-up, which compares addresses only; here the port counts too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 
 from svcnat.agent.departures import Departures
 from svcnat.kernel.conntrack import Conntrack, Flow
@@ -72,6 +72,37 @@ def clean_in(netns: str | None, left: Departures, node_addresses: Collection[str
         return 0
     with Conntrack(netns) as conntrack:
         return clean(conntrack, left.frontends, left.node_ports, node_addresses)
+
+
+class Cleaner:
+    """:func:`clean`, again and again, in one network namespace by name or path.
+
+    Its socket is opened when there is something to do, and stays open. The kernel lets nobody close one of netfilter's
+    before it has destroyed what the last commit removed (nft_rcv_nl_event), which takes ten times as long as a change
+    of UDP endpoints does otherwise.
+    """
+
+    def __init__(self, netns: str | None, tracker: Callable[[str | None], Conntrack] = Conntrack) -> None:
+        self._netns, self._tracker = netns, tracker
+        self._conntrack: Conntrack | None = None
+
+    def clean(self, left: Departures, node_addresses: Collection[str]) -> None:
+        """Delete stale flows; errors as :func:`clean`, after which the socket is another one."""
+        if not left:
+            return
+        try:
+            if self._conntrack is None:
+                self._conntrack = self._tracker(self._netns)
+            clean(self._conntrack, left.frontends, left.node_ports, node_addresses)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the socket; another call of :meth:`clean` opens one again."""
+        if self._conntrack:
+            self._conntrack.close()
+            self._conntrack = None
 
 
 def _all(conntrack: Conntrack, kinds: Collection[tuple[Family, str]]) -> Iterator[Flow]:

@@ -22,10 +22,11 @@ from svcnat.agent import flows, ownership
 from svcnat.agent.departures import Departures, Left, departures, everything, left, overdue, unknown
 from svcnat.agent.desired import Desired, Identity
 from svcnat.agent.host import described, prepare, survey, unguard, unprepare
+from svcnat.agent.report import Written
 from svcnat.agent.settings import Host, settings_for
 from svcnat.agent.tally import Tally
 from svcnat.agent.targets import Target
-from svcnat.agent.writer import Writer, Written
+from svcnat.agent.writer import Writer
 from svcnat.errors import KernelError, SvcnatError
 from svcnat.kernel import lock, netns
 from svcnat.kernel.conntrack import Conntrack
@@ -84,8 +85,8 @@ class Keeper:
         self.tally = Tally()
         self._config = config
         self._follows, self._state, self._force = follows, identity, force
-        self._opener, self._tracker, self._clock = opener, tracker, clock
-        self._conntrack: Conntrack | None = None
+        self._opener, self._clock = opener, clock
+        self._cleaner = flows.Cleaner(target.netns, tracker)
         self._stack = contextlib.ExitStack()
         self._seen: Survey | None = None
         self._host: Host | None = None
@@ -125,7 +126,7 @@ class Keeper:
     def close(self, *, cleanup: bool = False) -> None:
         """Let go of the namespace; its rules stay, unless `cleanup`."""
         with self._stack:
-            self._let_go_of_flows()
+            self._cleaner.close()
             if cleanup:
                 self.writer.namespace.commit(nftables.render_cleanup(self.writer.namespace.families()))
                 unprepare(self.target.netns)
@@ -229,7 +230,7 @@ class Keeper:
         for identity, those in lost.items():
             found.update(overdue(those, later.get(identity, ()), self._planner.services.get(identity, ())))
         try:
-            self._end(found)
+            self._cleaner.clean(found, self._settings.node_port_addresses)
         except KernelError as error:
             self._began = False  # the next pass looks at everything
             _log.warning(_STAY, error, extra={"node": self.target.node})
@@ -276,6 +277,11 @@ class Keeper:
         settings = settings_for(self._config, self._host, self.target.node, zone)
         if self._compiled and settings == self._settings:
             return looked, ()
+        if self._compiled and self.writer.retune(settings):
+            # Only the Services that have other rules for it are written; addresses of the host are none of theirs.
+            self._settings = settings
+            self._planner.retune(settings)
+            return looked, desired.services
         self._compiled = True
         self._settings, self._planner, self._needs = settings, Planner(settings), Needs(settings)
         self.writer.restart(settings)
@@ -339,8 +345,8 @@ class Keeper:
             for identity in changed:
                 lost = left(before.get(identity, ()), self._planner.services.get(identity, ()))
                 self._cuts += [(self._clock() + each.seconds, identity, each) for each in lost]
-            concerned = {identity: self._planner.services.get(identity, ()) for identity in changed}
-            after = everywhere if written.full else itertools.chain.from_iterable(concerned.values())
+            concerned = (self._planner.services.get(identity, ()) for identity in changed)
+            after = everywhere if written.full or written.moved else itertools.chain.from_iterable(concerned)
             ports = [port for port in after if _ends_now(port)]
             gone = [port for port in itertools.chain.from_iterable(before.values()) if _ends_now(port)]
             for change in written.changes:
@@ -357,37 +363,12 @@ class Keeper:
                 for each in unknown(ports)
             ]
         try:
-            self._end(found)
+            self._cleaner.clean(found, self._settings.node_port_addresses)
             self._began = True
         except KernelError as error:
             self._began = False  # the next pass looks at everything
             written.warnings.append(_STAY % error)
         self.writer.part()
-
-    def _end(self, found: Departures) -> None:
-        """Have connection tracking forget flows.
-
-        Its socket stays open. The kernel lets nobody close one of netfilter's before it has destroyed what the last
-        commit removed (nft_rcv_nl_event), which takes ten times as long as a change of UDP endpoints does otherwise.
-
-        Raises:
-            KernelError: it cannot be asked.
-
-        """
-        if not found:
-            return
-        try:
-            if self._conntrack is None:
-                self._conntrack = self._tracker(self.target.netns)
-            flows.clean(self._conntrack, found.frontends, found.node_ports, self._settings.node_port_addresses)
-        except BaseException:
-            self._let_go_of_flows()
-            raise
-
-    def _let_go_of_flows(self) -> None:
-        if self._conntrack:
-            self._conntrack.close()
-            self._conntrack = None
 
 
 def _ends_now(port: ServicePortPlan) -> bool:

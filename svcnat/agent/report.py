@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from svcnat.ruleset.diff import Change, Outline
     from svcnat.ruleset.endpoints import Family
+    from svcnat.ruleset.plan import Identity
 
 _COUNTED = (
     *("elements added", "elements deleted", "chains added", "chains deleted"),
@@ -46,3 +47,29 @@ class Report:
         for part in self.change.values():
             total.update(part.counts())
         return dict(total)
+
+
+@dataclass(slots=True)
+class Written:
+    """What an agent committed, in order; ``refused``: Services that the kernel did not take, which are as they were.
+
+    ``swept``: what nothing needs is gone, too.
+    """
+
+    full: bool = False
+    changes: list[Change] = field(default_factory=list)
+    refused: dict[Identity, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    swept: bool = True
+
+    @property
+    def moved(self) -> bool:
+        """True if node ports answer on other addresses than before."""
+        parts = (part for change in self.changes for part in change.values())
+        return any("nodeport-ips" in {*part.stale, *part.fresh} for part in parts)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Elements added and deleted."""
+        counts = [part.counts() for change in self.changes for part in change.values()]
+        return sum(each["elements added"] for each in counts), sum(each["elements deleted"] for each in counts)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from svcnat.agent.hearing import after, doubts, strangers, touches_structure, words
 from svcnat.agent.reconcile import reconcile, sweep
-from svcnat.agent.report import Report
+from svcnat.agent.report import Report, Written
 from svcnat.errors import BusyError, KernelError, PrivilegeError, StaleError, TooLargeError
 from svcnat.kernel.batch import elements_only
 from svcnat.kernel.events import Commit, Overrun, RulesetEvents
@@ -38,26 +38,6 @@ _Fragments = Mapping[Identity, tuple[Fragment, ...]]
 _WHOLE = (StaleError, TooLargeError, PrivilegeError, BusyError)  # what no single Service can be blamed for
 
 
-@dataclass(slots=True)
-class Written:
-    """What was committed, in order; ``refused``: Services that the kernel did not take, which are as they were.
-
-    ``swept``: what nothing needs is gone, too.
-    """
-
-    full: bool = False
-    changes: list[Change] = field(default_factory=list)
-    refused: dict[Identity, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    swept: bool = True
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Elements added and deleted."""
-        counts = [part.counts() for change in self.changes for part in change.values()]
-        return sum(each["elements added"] for each in counts), sum(each["elements deleted"] for each in counts)
-
-
 class Writer:
     """The writer of one namespace's tables; its lock is somebody else's business."""
 
@@ -72,12 +52,20 @@ class Writer:
         self._unheard: list[str] = []
         self._deaf = False  # nobody listened to a commit of the pass that goes on
         self._distrust = False  # somebody may have put a rule in the place of one of ours, with its comment
+        self._retuned = False  # elements of the node itself may wait to be written
         self._assembly = Assembly(Settings(), origin)
+
+    def retune(self, settings: Settings) -> bool:
+        """Take other settings, which the next write follows; False if it takes a restart, and nothing has changed."""
+        if not self._assembly.retune(settings):
+            return False
+        self._settings, self._retuned = settings, True
+        return True
 
     def restart(self, settings: Settings) -> None:
         """Forget every Service: all are written again, with other settings, in the next write."""
         self._assembly = Assembly(settings, self.origin)
-        self._settings = settings
+        self._settings, self._retuned = settings, False
         self.generation = None
 
     # --- what others do --------------------------------------------------------------------------------------
@@ -130,6 +118,9 @@ class Writer:
         try:
             with contextlib.suppress(StaleError, TooLargeError):
                 self._write_some(list(fragments), fragments, written)
+                if self._retuned and self.generation is not None:
+                    self._commit(written)
+                    self._retuned = False
                 if self.generation is not None:
                     return written
             self.generation = None
@@ -175,7 +166,8 @@ class Writer:
         if not change:
             self._assembly.settle(swept=False)
             return
-        first, going = farewell.in_two(change)
+        silenced = any("nodeport-ips" in part.stale for part in change.values())
+        first, going = farewell.in_two(change, want=self._assembly.ruleset() if silenced else None)
         large = sum(part.size for part in first.values()) > _LARGE
         with self._quietly(first):
             self._send_all(first, large=large)

@@ -49,6 +49,17 @@ class Assembly:
         self._before: dict[Identity, tuple[Fragment, ...]] = {}  # of services that changed since the last settle
         self._tables = {family: _Table(family, settings, origin) for family in FAMILIES}
 
+    def retune(self, settings: Settings) -> bool:
+        """Take other settings, if only elements of the node itself follow from what is new about them.
+
+        Otherwise, because chains follow from it, or whether endpoints are counted, nothing changes, and it is False.
+        """
+        if not all(table.fits(settings) for table in self._tables.values()):
+            return False
+        for table in self._tables.values():
+            table.retune(settings)
+        return True
+
     @property
     def fragments(self) -> Mapping[Identity, tuple[Fragment, ...]]:
         """What every service has put here; it follows the assembly."""
@@ -136,7 +147,7 @@ class _Table:
     """One family's part of an assembly."""
 
     def __init__(self, family: Family, settings: Settings, origin: str) -> None:
-        self._family, self._settings = family, settings
+        self._family, self._settings, self._origin = family, settings, origin
         self._constant = layout.chains(family, settings, origin)
         self._elements: dict[str, Union[Key, Data]] = {each.name: Union() for each in layout.sets(family)}
         self._backends = [union for name, union in self._elements.items() if "backends-" in name]
@@ -152,6 +163,21 @@ class _Table:
         # What the kernel has: None without a table; else the size of each set, and whether endpoints have counters.
         self._sizes: Mapping[str, int] | None = None
         self._counted = False
+
+    def fits(self, settings: Settings) -> bool:
+        """True if no chain would be another one with these settings, and no set."""
+        return (
+            settings.endpoint_counters == self._settings.endpoint_counters
+            and layout.chains(self._family, settings, self._origin) == self._constant
+            and all(tuple(shape.chains(self._family, settings)) == made.chains for shape, made in self._shapes.items())
+        )
+
+    def retune(self, settings: Settings) -> None:
+        """Take settings that fit: what the node itself brings may be other elements."""
+        node = Fragment(self._family, _node_elements(self._family, settings))
+        if self._users:
+            self._swap(self._node, node)
+        self._settings, self._node = settings, node
 
     def exchange(self, old: Fragment, new: Fragment) -> None:
         """Replace a service's fragment; what is in both is not touched."""

@@ -46,6 +46,10 @@ class Planner:
         self._bids: dict[Claim, list[_Bid]] = {}  # whose is a frontend: the first has it
         self._taken: dict[Identity, _Ports] = {}  # of Services that changed: what they were at the last take
 
+    def retune(self, settings: Settings) -> None:
+        """Take other settings: every Service that is there must be put again, and follows them from then on."""
+        self._settings = settings
+
     @property
     def services(self) -> Mapping[Identity, _Ports]:
         """The ports of every Service that has some, in no order; it follows the planner."""

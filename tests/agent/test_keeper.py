@@ -18,6 +18,7 @@ from svcnat.errors import BusyError, ConflictError, KernelError, MissingError
 from svcnat.kernel import netns
 from svcnat.kernel.conntrack import Conntrack
 from svcnat.kernel.libnftables import Libnftables
+from svcnat.kernel.nfnetlink import following
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.model.objects import EndpointSlice, Service
@@ -490,6 +491,25 @@ def test_a_host_that_changes_changes_its_rules(house: House) -> None:
     assert keeper.host_changed()
     house.follow()
     assert keeper.settings.node_port_addresses[0] == "192.0.2.8"
+    assert house.is_equal()
+
+
+def test_an_address_of_the_host_is_no_reason_to_read_the_rules(house: House) -> None:
+    """What follows from it is written as any other change, and UDP's node ports at the old one go after their flows."""
+    for name in ("a", "b"):
+        house.put(name, A)
+    house.touched |= house.desired.update((), [outside(node_port=30080), slice_of("a", A, ports=PORTS)]).services
+    keeper = house.enter()
+    keeper.host_changed()
+    house.follow()
+    generation = keeper.writer.generation
+    house.place.ip("addr add 192.0.2.8/24 dev d0")
+    house.place.ip("route replace 0.0.0.0/0 via 192.0.2.254 dev d0 onlink src 192.0.2.8")
+    assert keeper.host_changed()
+    written = keeper.follow(house.desired, ())
+    assert not written.full
+    assert written.counts == (1, 1)
+    assert keeper.writer.generation == following(generation, 2)
     assert house.is_equal()
 
 

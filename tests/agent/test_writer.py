@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from svcnat.agent.reconcile import reconcile
-from svcnat.agent.writer import Writer, Written
+from svcnat.agent.report import Written
+from svcnat.agent.writer import Writer
 from svcnat.errors import BusyError, KernelError, PrivilegeError, StaleError, TooLargeError
 from svcnat.kernel import netns
 from svcnat.kernel.events import RulesetEvents

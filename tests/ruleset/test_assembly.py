@@ -96,6 +96,13 @@ def test_its_change_is_right_when_sets_grow(steps) -> None:
         kernel = committed(assembly, kernel, how)
 
 
+hosts = st.builds(
+    lambda addresses, bridges: replace(SETTINGS, node_port_addresses=tuple(addresses), bridges=tuple(bridges)),
+    st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"]), unique=True),
+    st.lists(st.sampled_from(["br0", "br1"]), unique=True),
+)
+
+
 @settings(max_examples=80)
 @given(st.data())
 def test_its_change_is_what_a_full_comparison_says(data) -> None:
@@ -104,25 +111,35 @@ def test_its_change_is_what_a_full_comparison_says(data) -> None:
     kernel: Ruleset = {}
     settled: dict = {}
     current: dict = {}
+    present: dict = {}
+    known, retuned = SETTINGS, False
     for _ in range(data.draw(st.integers(1, 10))):
         name = data.draw(st.sampled_from(NAMES))
         identity = ("default", name)
-        match data.draw(st.sampled_from(["put", "put", "put", "remove", "undo"])):
+        match data.draw(st.sampled_from(["put", "put", "put", "remove", "undo", "retune"])):
             case "put":
-                planner.put(*data.draw(objects(name)))
+                present[name] = data.draw(objects(name))
+                planner.put(*present[name])
             case "remove":
+                present.pop(name, None)
                 planner.remove(identity)
             case "undo":
                 assembly.undo()
                 current = dict(settled)
-                assert all(part.sweeps_only for part in assembly.change().values())
+                assert retuned or all(part.sweeps_only for part in assembly.change().values())
+            case "retune":
+                known, retuned = data.draw(hosts), True
+                assert assembly.retune(known)
+                planner.retune(known)
+                for each in present.values():
+                    planner.put(*each)
         for identity, ports in planner.take().items():
             current[identity] = compile_service(ports)
             if ports:
                 assembly.put(identity, current[identity])
             else:
                 assembly.drop(identity)
-        fresh = Assembly(SETTINGS)
+        fresh = Assembly(known)
         for identity, parts in sorted(current.items(), key=repr):
             fresh.put(identity, parts)
         assert assembly.ruleset() == fresh.ruleset()
@@ -130,8 +147,27 @@ def test_its_change_is_what_a_full_comparison_says(data) -> None:
         assert normal(change) == normal(expected(kernel, assembly.ruleset()))
         if (how := data.draw(st.sampled_from(("wait", *COMMITS)))) != "wait":
             kernel = committed(assembly, kernel, how)
-            settled = dict(current)
+            settled, retuned = dict(current), False
     assert compile_plan(planner.plan()).keys() == assembly.ruleset().keys()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"cluster_cidrs": ("10.0.0.0/8",)},
+        {"masquerade_all": True},
+        {"drop_cidrs": ("10.96.0.0/12",)},
+        {"localhost_node_ports": True},
+        {"endpoint_counters": False},
+    ],
+)
+def test_settings_that_chains_follow_from_are_another_assembly(more) -> None:
+    """They are not taken, and nothing has changed."""
+    assembly = Assembly(SETTINGS)
+    assembly.put(("default", "a"), fragments("a", "10.0.0.1"))
+    assembly.settle()
+    assert not assembly.retune(replace(SETTINGS, node_port_addresses=("192.0.2.9",), **more))
+    assert assembly.change() == {}
 
 
 def test_deleting_a_service_keeps_what_others_share() -> None:
