@@ -43,6 +43,7 @@ def in_two(
                 key: data._replace(action="goto", chain="refuse")
                 for key, data in held.get(name, {}).items()
                 if key[-2] == "udp" and key not in wanted and isinstance(data, Verdict)
+                if not (want and _answers(key, want[family].elements))
             }
             if name == "frontends" and want:
                 for key in _silenced(before, want[family].elements):
@@ -68,6 +69,11 @@ def _silenced(have: Elements, want: Elements) -> Iterator[Key]:
     for address in have.get("nodeport-ips", {}).keys() - want.get("nodeport-ips", {}).keys():
         for port in ports:
             yield (*address, *port)
+
+
+def _answers(key: Key, want: Elements) -> bool:
+    """True if a node port is served where this element refuses it: whoever left it died, and the address is back."""
+    return key[:1] in want.get("nodeport-ips", {}) and key[1:] in want.get("nodeports", {})
 
 
 def _some(elements: Mapping[str, Mapping[Key, Data]]) -> dict[str, Mapping[Key, Data]]:

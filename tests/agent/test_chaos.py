@@ -100,18 +100,15 @@ def outlines(store: Store, place: str, fresh: str) -> tuple[object, object]:
 
 
 @pytest.mark.slow
-def test_an_agent_that_is_killed_leaves_what_the_next_one_needs(
-    make_netns: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_agent_that_is_killed_leaves_what_the_next_one_needs(make_netns: Callable[[], str], folder: Path) -> None:
     """``kill -9`` at any moment, with edits and ``nft flush ruleset`` before and after: the next agent catches up."""
     chance = random.Random(4)
     place, fresh = make_netns(), make_netns()
-    monkeypatch.setenv("SVCNAT_RUNTIME_DIR", str(tmp_path / "run"))
     with netns.entered(place):
         stranger = Libnftables()
-    with Store.open(tmp_path / "state" / "state.db", randbelow=chance.randrange) as store:
+    with Store.open(folder / "state.db", randbelow=chance.randrange) as store:
         for _ in range(_KILLS):
-            with agent(store.path, place, tmp_path) as process:
+            with agent(store.path, place, folder) as process:
                 follows(store, process)
                 for _ in range(4):
                     change(store, chance)
@@ -126,7 +123,7 @@ def test_an_agent_that_is_killed_leaves_what_the_next_one_needs(
             change(store, chance)
             if chance.random() < 0.5:
                 stranger.commit("flush ruleset")
-        with agent(store.path, place, tmp_path) as process:
+        with agent(store.path, place, folder) as process:
             follows(store, process)
             used, made = outlines(store, place, fresh)
             assert used == made

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from svcnat.agent.reconcile import reconcile
+from svcnat.agent.reconcile import reconcile, take_away
 from svcnat.agent.settings import Host
 from svcnat.kernel import links, netns, sysctl
 from svcnat.kernel.links import Bridge, Device, Route, Veth
@@ -81,7 +81,7 @@ class Cluster(Ground):
         self.rules = rules
         for name, ruleset in rules.items():
             with Namespace(self.netns(name)) as namespace:
-                reconcile(namespace, ruleset)
+                take_away(namespace, reconcile(namespace, ruleset))
         self.forget()
 
     def forget(self) -> None:

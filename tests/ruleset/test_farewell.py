@@ -90,6 +90,11 @@ def test_node_ports_are_refused_at_addresses_that_answer_them_no_more() -> None:
     refused = {("192.0.2.1", "udp", 30053): Verdict("goto", "refuse")}
     assert first["ip"].fresh == {"nodeport-ips": {("192.0.2.3",): None}, "frontends": refused}
     assert second == {"ip": TableChange("ip", stale={"frontends": refused})}
+    # Whoever was to take them away died, and the address is back: it answers from the next commit on.
+    left = apply(first, have)
+    first, _ = farewell.in_two(diff(outline(left), have), outline(left), have)
+    refusing = {key[-1][0] for key, data in dispatched(apply(first, left)).items() if data == Verdict("goto", "refuse")}
+    assert refusing == {"192.0.2.3"}
 
 
 def test_a_map_that_has_no_room_for_more_takes_them_away_at_once() -> None:
