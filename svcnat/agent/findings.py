@@ -2,7 +2,7 @@
 
 It is kept in memory, and in a file that the next agent reads: or endpoints that work would be unready from an agent's
 start to their first success, and those that fail would be back until they have failed again. What such a file says
-only bridges that time; one that is damaged, or of other manifests, is as good as none.
+only bridges that time; one that is damaged, somebody else's, or of other manifests, is as good as none.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from svcnat.agent.probes import Result
 from svcnat.controllers.readiness import endpoint_addresses, with_result
+from svcnat.kernel import files
 from svcnat.model.addresses import canonical
 from svcnat.model.objects import Endpoints, EndpointSlice, Pod, Resource
 from svcnat.model.pods import addresses_of
@@ -53,10 +54,10 @@ class Findings:
         if self._file is None:
             return ()
         try:
-            read = msgspec.json.decode(self._file.read_bytes(), type=_File)
+            read = msgspec.json.decode(files.read(self._file, own=True), type=_File)
         except FileNotFoundError:
             return ()
-        except (OSError, msgspec.MsgspecError, ValueError) as error:
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             _log.warning("what probes found out before is not known: %s: %s", self._file, error)
             return ()
         return read.findings if read.follows == self._follows else ()
@@ -74,10 +75,7 @@ class Findings:
         every = [each for parts in self._found.values() for each in parts.values()]
         trouble = ""
         try:
-            new = self._file.with_suffix(".new")
-            new.touch(mode=0o600)
-            new.write_bytes(msgspec.json.encode(_File(self._follows, every)))
-            new.replace(self._file)
+            files.replace(self._file, msgspec.json.encode(_File(self._follows, every)))
         except OSError as error:
             trouble = f"{self._file}: {error.strerror}"
         if trouble and trouble != self._trouble:

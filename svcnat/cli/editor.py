@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from svcnat.errors import SvcnatError, UsageError
+from svcnat.kernel import files
 
 _VARIABLES = ("KUBE_EDITOR", "EDITOR", "VISUAL")
 
@@ -60,14 +61,14 @@ class Draft:
         """Let it stay, and return where it is; editors may have made it anew, with other rights."""
         self._kept = True
         with contextlib.suppress(OSError):
-            self.path.chmod(0o600)
+            files.make_private(self.path)
         return self.path
 
     def edit(self, text: str) -> bytes:
         """Have a text edited, and return what was saved; nothing if the file is gone.
 
         Raises:
-            SvcnatError: the editor cannot be started, or ends with an error.
+            SvcnatError: the editor cannot be started, ends with an error, or leaves no plain file.
 
         """
         words = command()
@@ -85,6 +86,8 @@ class Draft:
         if code:
             raise SvcnatError(f'there was a problem with the editor "{shlex.join(words)}": it ended with {code}')
         try:
-            return self.path.read_bytes()
+            return files.read(self.path)
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise SvcnatError(f"cannot read what the editor saved as {self.path}: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,7 +74,10 @@ def test_the_next_agent_knows(file: Path) -> None:
     assert not is_ready(Findings("folder").added_to(pod(), NOW))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"follows": "folder"}', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"{", b"[]", b'{"follows": "folder"}', b"\xff\xfe", b"[" * 100_000, b'{"z":' + b"[" * 100_000],
+)
 def test_a_damaged_file_is_as_good_as_none(file: Path, damaged: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """It is told, and the next result replaces it."""
     file.write_bytes(damaged)
@@ -82,6 +86,41 @@ def test_a_damaged_file_is_as_good_as_none(file: Path, damaged: bytes, caplog: p
     assert "is not known" in caplog.text
     found.take([of_pod(ready=True)])
     assert is_ready(Findings("folder", file).added_to(pod(), NOW))  # type: ignore[arg-type]
+
+
+def test_what_others_put_there_is_not_believed(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A pipe keeps nobody waiting, a link leads nowhere; the next result replaces it, and touches nothing else."""
+    victim = tmp_path / "victim"
+    Findings("folder", victim).take([of_pod(ready=True)])
+    before = victim.read_bytes()
+    new = file.with_suffix(".new")
+    for put in (os.mkfifo, lambda path: path.symlink_to(victim), lambda path: path.hardlink_to(victim)):
+        for path in (file, new):
+            put(path)
+        found = Findings("folder", file)
+        if not file.samefile(victim) or file.is_symlink():
+            assert not is_ready(found.added_to(pod(), NOW))  # type: ignore[arg-type]
+        found.take([of_pod(ready=False)])
+        assert victim.read_bytes() == before
+        assert victim.stat().st_nlink == 1
+        assert not file.is_symlink()
+        assert file.is_file()
+        assert not new.exists()
+        file.unlink()
+    assert caplog.text.count("is not known") == 2
+    assert "it is no plain file" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_another_users_file_is_not_believed(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may write into the folder does not say which endpoints work."""
+    Findings("folder", file).take([of_pod(ready=True)])
+    try:
+        os.chown(file, 65534, 65534)
+    except OSError:
+        pytest.skip("this user namespace knows no other user")
+    assert not is_ready(Findings("folder", file).added_to(pod(), NOW))  # type: ignore[arg-type]
+    assert "it is another user's" in caplog.text
 
 
 def test_a_folder_that_is_gone_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

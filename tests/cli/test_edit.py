@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from svcnat import api
-from svcnat.cli.editor import command
+from svcnat.cli.editor import Draft, command
 from svcnat.errors import UsageError
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.objects import Pod, Service
@@ -237,6 +239,42 @@ def test_editors_that_fail(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) ->
     message = 'error: unable to launch the editor "/none/editor --wait": No such file or directory\n'
     assert missing == Result(1, "", message)
     assert cluster.condition() == before
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "os.mkfifo(path)",
+        "os.mkdir(path)",
+        "os.symlink('victim', path)",
+        "open(path, 'w').truncate(1 << 32)",
+    ],
+)
+def test_editors_that_leave_something_else(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, leave: str) -> None:
+    """Nobody waits for a pipe, or follows a link; nothing changes."""
+    Path("victim").write_text("precious")
+    Path("victim").chmod(0o644)
+    before = cluster.condition()
+    program = f"import os, sys; path = sys.argv[1]; os.unlink(path); {leave}"
+    program = program.replace("'victim'", repr(str(Path("victim").absolute())))
+    monkeypatch.setenv("EDITOR", shlex.join([sys.executable, "-c", program]))
+    result = cluster.edit("svc/web", steps=[])
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("error: cannot read what the editor saved as ")
+    assert leftovers() == []
+    assert (Path("victim").read_text(), stat.S_IMODE(Path("victim").stat().st_mode)) == ("precious", 0o644)
+    assert cluster.condition() == before
+
+
+def test_a_copy_is_made_private_and_nothing_that_it_leads_to(tmp_path: Path) -> None:
+    """An editor may have put a link in its place."""
+    victim = tmp_path / "victim"
+    victim.touch(mode=0o644)
+    with Draft("a.yaml") as draft:
+        draft.path.symlink_to(victim)
+        draft.keep()
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
+    shutil.rmtree(draft.path.parent)
 
 
 @pytest.mark.parametrize(
