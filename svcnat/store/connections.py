@@ -5,11 +5,11 @@ It knows nothing of what the file holds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -24,6 +24,7 @@ FileId = tuple[int, int]
 """Device and inode; no other file gets them while a connection is open."""
 
 _TRIES = 3
+_COMPANY = ("-journal", "-wal", "-shm")
 
 
 class UndecodableError(Exception):
@@ -59,14 +60,29 @@ def file_id(path: Path) -> FileId | None:
     return status.st_dev, status.st_ino
 
 
+def require_company(path: Path) -> None:
+    """Refuse to wait for ever for a pipe in the place of a file that SQLite looks for.
+
+    Raises:
+        StoreError: something else than a plain file is there.
+
+    """
+    for suffix in _COMPANY:
+        beside = Path(f"{path}{suffix}")
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(beside.lstat().st_mode):
+                raise StoreError(f"{beside}: no plain file, and in the place of one of the state file's: remove it")
+
+
 def connect(path: Path, busy_seconds: float, *, writable: bool) -> Connected:
     """Open a file that exists.
 
     Raises:
-        StoreError: it is not there any more, or is replaced over and over.
+        StoreError: it is not there any more, or is replaced over and over, or something odd is beside it.
         sqlite3.Error: it cannot be opened, or is no database.
 
     """
+    require_company(path)
     for _ in range(_TRIES):
         before = file_id(path)
         connection, immutable = _open(path, busy_seconds, writable=writable)
@@ -106,7 +122,7 @@ def _open_as(uri: str, busy_seconds: float) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
+@contextlib.contextmanager
 def reporting(path: Path) -> Iterator[None]:
     """Turn what SQLite says into a StoreError that says what to do."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def test_state_files_are_read_and_not_touched(tmp_path: Path) -> None:
     assert "not an svcnat state file" in stored.read(damaged).trouble
     assert damaged.read_bytes().startswith(b"no database")
     assert stored.read(tmp_path / damaged.name / "below").present is None
+
+
+def test_a_pipe_beside_a_state_file_is_told(tmp_path: Path) -> None:
+    """And not waited for."""
+    path = tmp_path / "state.db"
+    Store.open(path).close()
+    os.mkfifo(f"{path}-journal")
+    assert f"{path}-journal: no plain file" in stored.read(path).trouble
 
 
 def test_an_older_state_file_is_not_converted(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -204,6 +204,19 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="no plain file"):
             Store.open(odd)
         assert not Path(f"{odd}-journal").exists()
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_plain_file_beside_it_is_refused(path: Path, suffix: str, put: Callable[[Path], object]) -> None:
+    """SQLite would wait for a pipe; it is named, and everything works again when it is gone."""
+    create(path, "a")
+    beside = Path(f"{path}{suffix}")
+    put(beside)
+    with pytest.raises(StoreError, match=f"{beside}: no plain file"):
+        Store.open(path)
+    beside.rmdir() if beside.is_dir() else beside.unlink()
+    create(path, "b")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from svcnat.errors import StoreError
 from svcnat.model.objects import EndpointSlice, Service
 from svcnat.model.services import cluster_ips_of
 from svcnat.ruleset.plan import Settings, plan
+from svcnat.store.connections import require_company
 from svcnat.store.schema import MIGRATIONS
 from svcnat.store.snapshot import Snapshot
 from svcnat.store.sqlite import Store
@@ -48,9 +49,10 @@ def read(path: Path) -> State:
 
 def _objects(path: Path) -> tuple[str, str, Wanted | Unknown]:
     """What is wrong with the file, its identity, and what its objects ask for."""
-    if reason := _would_change(path):
-        return "", "", Unknown(reason)
     try:
+        require_company(path)
+        if reason := _would_change(path):
+            return "", "", Unknown(reason)
         with Store.open(path, create=False) as store, store.read() as snapshot:
             return "", store.identity, _wanted(snapshot)
     except StoreError as error:
