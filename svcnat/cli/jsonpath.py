@@ -28,6 +28,8 @@ _OPERATORS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 _POSITION = re.compile(r"\*|-?\d+|-?\d*:-?\d*(?::-?\d*)?")
 _SCALAR = re.compile(r"[-+]?\d+(?:\.\d+)?|true|false")
 _UNION = re.compile(rf"(?:[^,\"']|{_QUOTED})+")
+_MOST_STEPS = 200  # of a path: no object is nested deeper
+_MOST_WAYS = 1_000  # through the unions of a path
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
@@ -136,7 +138,7 @@ class Template:
 def _translate(text: str, root: str) -> list[str]:
     """Turn one of kubectl's paths into RFC 9535's, one for each way through its unions."""
     paths = [root]
-    position = 0
+    position = count = 0
     while position < len(text):
         if text[position] in " $@":
             position += 1
@@ -155,6 +157,9 @@ def _translate(text: str, root: str) -> list[str]:
             position = name.end()
         else:
             raise UsageError(f"jsonpath '{text}': expected a name or [...] after '{text[:position]}'")
+        count += 1
+        if count > _MOST_STEPS or len(steps) * len(paths) > _MOST_WAYS:
+            raise UsageError(f"jsonpath: more than {_MOST_STEPS} steps, or {_MOST_WAYS} ways through unions")
         paths = [f"{path}{descend}{step}" for step in steps for path in paths]
     return paths
 

@@ -112,6 +112,11 @@ def test_templates_print_what_kubectl_prints(template: str, text: str) -> None:
         "{..}",
         "{....kind}",
         "{.items[?(@.a==)]}",
+        "{" + ".a" * 1_000 + "}",
+        "{.items[?(@" + ".a" * 1_000 + "==1)]}",
+        "{" + "[*]" * 5_000 + "}",
+        "{" + "['a','b']" * 40 + "}",
+        "{['" + ".a" * 1_000 + "']}",
     ],
 )
 def test_mistakes_are_usage_errors(template: str) -> None:
