@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from svcnat.controllers.merge import REPLACED, Document, three_way
@@ -23,6 +24,8 @@ Operations = list[Any]
 """A JSON patch."""
 
 _DELETE = {"$patch": "delete"}
+_MOST_OPERATIONS = 10_000  # as kube-apiserver
+_MOST_COPIED = 3 << 20  # bytes of JSON, by all operations of a patch: a few that copy their own copies fill any memory
 _MEMBERS = {
     "add": ("path", "value"),
     "copy": ("from", "path"),
@@ -72,10 +75,18 @@ def _operated(resource: Resource, document: Document, operations: Operations) ->
         import jsonpatch
     except ImportError as error:
         raise MissingError("--type=json needs the jsonpatch package: pip install jsonpatch") from error
+    if len(operations) > _MOST_OPERATIONS:
+        raise UsageError(f"the patch has {len(operations)} operations: at most {_MOST_OPERATIONS} are allowed")
+    copied = 0
     for number, operation in enumerate(operations, 1):
         said = f"operation {number}, {_require_operation(number, operation)}"
         reason = "there is nothing at this path"
         try:
+            if operation["op"] == "copy":
+                copied += len(msgspec.json.encode(jsonpatch.JsonPointer(operation["from"]).resolve(document)))
+                if copied > _MOST_COPIED:
+                    reason = f"more than {_MOST_COPIED} bytes would be copied"
+                    raise jsonpatch.JsonPatchConflict(reason)
             document = jsonpatch.apply_patch(document, [operation])
         except jsonpatch.JsonPatchTestFailed:
             reason = "the value is another one"

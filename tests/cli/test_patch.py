@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,19 @@ def test_operations(cluster: Run) -> None:
         "metadata.name: field is immutable, as is the namespace\n"
     )
     assert cluster("get", "cm/settings", "-o", "jsonpath={.data}").out == '{"b":"3","c":"2","d":"1"}'
+
+
+def test_patches_that_grow_out_of_hand(cluster: Run) -> None:
+    """A copy of everything, time and again, is twice as much each time: it is refused before it is made."""
+    before = cluster("get", "cm/settings", "-o", "json")
+    patch = ["patch", "cm/settings", "--type=json", "-p"]
+    doubling = [{"op": "copy", "from": "/data", "path": f"/data/{number}"} for number in range(60)]
+    result = cluster(*patch, json.dumps(doubling))
+    assert result.code == 1
+    assert result.err.endswith("more than 3145728 bytes would be copied\n")
+    result = cluster(*patch, json.dumps([{"op": "test", "path": "/data/a", "value": "1"}] * 10_001))
+    assert result == Result(2, "", "error: the patch has 10001 operations: at most 10000 are allowed\n")
+    assert cluster("get", "cm/settings", "-o", "json") == before
 
 
 @pytest.mark.parametrize(
