@@ -21,7 +21,7 @@ from svcnat.kernel.links import Device, Route, Veth, build
 from svcnat.kernel.nftables import Namespace
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.nftables import render_cleanup
-from tests.bed import UNLIMITED, Ground
+from tests.bed import PATIENCE, UNLIMITED, Ground
 
 pytestmark = pytest.mark.packets
 
@@ -101,7 +101,7 @@ def cluster(machine: Machine, tmp_path: Path) -> Iterator[Cluster]:
 
 def reached(machine: Machine, source: str, address: str, times: int = 12) -> set[str]:
     """The containers that connections went to; "" for one that went nowhere."""
-    return {machine.probe(source, address, 80, patience=2.0).pod for _ in range(times)}
+    return {machine.probe(source, address, 80, patience=PATIENCE).pod for _ in range(times)}
 
 
 def address_of(cluster: Cluster) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import signal
 import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,9 +82,12 @@ def test_the_rules_stay_when_an_agent_is_asked_to_end(agent: Agent, empty_netns:
 def test_whoever_asks_again_gets_no_other_end(agent: Agent, empty_netns: str, number: signal.Signals) -> None:
     """Nor a traceback: not while it ends, and not when it has ended and its process has not."""
     before = rules(empty_netns), generation(empty_netns)
-    while agent.is_alive:
+
+    def has_ended() -> bool:
         agent.signal(number)
-        time.sleep(0.005)
+        return not agent.is_alive
+
+    until(has_ended, "the end")
     assert agent.exit_code() == 0
     assert (rules(empty_netns), generation(empty_netns)) == before
     assert agent.said("ended: the rules stay")

@@ -12,7 +12,7 @@ import pytest
 
 from svcnat.cli.frame import main
 from tests.agents import CONFIG, Agent, runtime
-from tests.bed import ADDRESSES, Bed, temporary_bed
+from tests.bed import ADDRESSES, PATIENCE, Bed, temporary_bed
 from tests.packets.test_flows import Client
 
 pytestmark = pytest.mark.packets
@@ -67,7 +67,7 @@ def svcnat(bed: Bed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator
 
 def shares(bed: Bed, count: int = 8) -> dict[str, int]:
     """Where so many new connections go."""
-    seen = [bed.probe("client", FRONT, 80, patience=2.0) for _ in range(count)]
+    seen = [bed.probe("client", FRONT, 80, patience=PATIENCE) for _ in range(count)]
     assert {each.what for each in seen} == {"reached"}
     return dict(Counter(each.pod for each in seen))
 
