@@ -44,17 +44,11 @@ stringData: {kept: hunter2, changed: hunter3}
 
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cluster(bare_cluster: Run) -> Run:
     """``svcnat`` with a state file that has a Service, a pod and a Secret."""
-    monkeypatch.chdir(tmp_path)
     Path("all.yml").write_text("---\n".join([SERVICE, POD.replace("N", "1"), SECRET]))
-    Path("config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
-
-    def run(*arguments: str) -> Result:
-        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
-
-    assert run("apply", "-f", "all.yml").code == 0
-    return run
+    assert bare_cluster("apply", "-f", "all.yml").code == 0
+    return bare_cluster
 
 
 @pytest.fixture

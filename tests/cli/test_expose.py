@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from svcnat import api
-from svcnat.kernel.nftables import Namespace
 from svcnat.model.objects import Service
-from svcnat.store.sqlite import Store
 from tests.cli.conftest import Result
 from tests.lab.conftest import namespaces_of, runtime, unused_name
 from tests.lab.pods import ask_tcp
@@ -62,17 +60,11 @@ spec:
 
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cluster(bare_cluster: Run) -> Run:
     """``svcnat`` with a state file that has something of each kind."""
-    monkeypatch.chdir(tmp_path)
     Path("all.yml").write_text(MANIFESTS)
-    Path("config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
-
-    def run(*arguments: str) -> Result:
-        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
-
-    assert run("apply", "-f", "all.yml").code == 0
-    return run
+    assert bare_cluster("apply", "-f", "all.yml").code == 0
+    return bare_cluster
 
 
 def service(cluster: Run, name: str) -> dict[str, Any]:
@@ -170,13 +162,10 @@ def test_a_dry_run_prints_a_manifest(cluster: Run) -> None:
         (["deploy", "web", "--target-port=" + "9" * 5000], 1, "Service default/web: spec.ports[0].targetPort: Invalid"),
     ],
 )
-def test_mistakes_change_nothing(cluster: Run, empty_netns: str, words: list[str], code: int, message: str) -> None:
+def test_mistakes_change_nothing(
+    cluster: Run, condition: Callable[[], tuple[int, int]], words: list[str], code: int, message: str
+) -> None:
     """One clear error; neither the store nor the rules move."""
-
-    def condition() -> tuple[int, int]:
-        with Store.open("state.db") as store, store.read() as snapshot, Namespace(empty_netns) as kernel:
-            return snapshot.revision, kernel.generation()
-
     before = condition()
     result = cluster("expose", *words)
     assert (result.code, result.out) == (code, "")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from svcnat.kernel.nftables import Namespace
-from svcnat.store.sqlite import Store
 from tests.cli.conftest import Result
 from tests.lab.conftest import namespaces_of, runtime, unused_name
 
@@ -40,28 +38,11 @@ stringData: {{a: hunter2}}
 
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cluster(bare_cluster: Run) -> Run:
     """``svcnat`` with a state file that has a Service, two pods and a Secret."""
-    monkeypatch.chdir(tmp_path)
     Path("web.yml").write_text(MANIFESTS)
-    Path("config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
-
-    def run(*arguments: str) -> Result:
-        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
-
-    assert run("apply", "-f", "web.yml").code == 0
-    return run
-
-
-@pytest.fixture
-def condition(cluster: Run, empty_netns: str) -> Callable[[], tuple[int, int]]:
-    """The store's revision and the kernel's generation: what does not move when nothing is changed."""
-
-    def ask() -> tuple[int, int]:
-        with Store.open("state.db") as store, store.read() as snapshot, Namespace(empty_netns) as kernel:
-            return snapshot.revision, kernel.generation()
-
-    return ask
+    assert bare_cluster("apply", "-f", "web.yml").code == 0
+    return bare_cluster
 
 
 def endpoints(cluster: Run) -> list[str]:

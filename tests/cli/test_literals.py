@@ -14,19 +14,13 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cluster(bare_cluster: Run) -> Run:
     """``svcnat`` with a state file, in a folder with some files."""
-    monkeypatch.chdir(tmp_path)
-    Path("config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
     Path("files").mkdir()
     Path("files/a.conf").write_text("one")
     Path("files/b.bin").write_bytes(b"\xff\0")
     Path("files/deeper").mkdir()
-
-    def run(*arguments: str) -> Result:
-        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
-
-    return run
+    return bare_cluster
 
 
 def test_config_maps(cluster: Run) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from svcnat.kernel.nftables import Namespace
-from svcnat.store.sqlite import Store
 from tests.cli.conftest import Result
 from tests.cli.test_verbs import rules
 
@@ -32,17 +30,11 @@ endpoints: [{addresses: [10.244.0.5]}]
 
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cluster(bare_cluster: Run) -> Run:
     """``svcnat`` with a state file that has a Service and a slice."""
-    monkeypatch.chdir(tmp_path)
     Path("all.yml").write_text(f"{SERVICE}---\n{SLICE}")
-    Path("config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
-
-    def run(*arguments: str) -> Result:
-        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
-
-    assert run("apply", "-f", "all.yml").code == 0
-    return run
+    assert bare_cluster("apply", "-f", "all.yml").code == 0
+    return bare_cluster
 
 
 def test_what_goes_and_what_stays(cluster: Run, empty_netns: str) -> None:
@@ -76,13 +68,10 @@ def test_what_goes_and_what_stays(cluster: Run, empty_netns: str) -> None:
         ("[", "bad.yml:1: "),
     ],
 )
-def test_mistakes_change_nothing(cluster: Run, empty_netns: str, text: str, message: str) -> None:
+def test_mistakes_change_nothing(
+    cluster: Run, condition: Callable[[], tuple[int, int]], text: str, message: str
+) -> None:
     """Not even the objects that are fine."""
-
-    def condition() -> tuple[int, int]:
-        with Store.open("state.db") as store, store.read() as snapshot, Namespace(empty_netns) as kernel:
-            return snapshot.revision, kernel.generation()
-
     before = condition()
     Path("bad.yml").write_text(text)
     Path("slice.yml").write_text(SLICE.replace("0.5", "0.6"))

@@ -55,17 +55,11 @@ metadata: {name: n1, labels: {disk: ssd}}
 
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cluster(bare_cluster: Run) -> Run:
     """``svcnat`` with a state file that has a workload of each kind."""
-    monkeypatch.chdir(tmp_path)
     Path("workloads.yml").write_text(WORKLOADS)
-    Path("config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
-
-    def run(*arguments: str) -> Result:
-        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
-
-    assert run("apply", "-f", "workloads.yml").code == 0
-    return run
+    assert bare_cluster("apply", "-f", "workloads.yml").code == 0
+    return bare_cluster
 
 
 def start() -> None:

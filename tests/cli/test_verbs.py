@@ -59,17 +59,11 @@ items:
 
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cluster(bare_cluster: Run) -> Run:
     """``svcnat`` with a state file and a namespace of its own, in a folder with manifests."""
-    monkeypatch.chdir(tmp_path)
     Path("service-definition.yml").write_text(SERVICE)
     Path("pods.yml").write_text(PODS)
-    (tmp_path / "config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
-
-    def run(*arguments: str) -> Result:
-        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
-
-    return run
+    return bare_cluster
 
 
 def rules(where: str) -> str:

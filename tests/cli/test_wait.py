@@ -37,17 +37,12 @@ def pod(name: str, ready: str = "True") -> str:
 
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cluster(bare_cluster: Run) -> Run:
     """``svcnat`` with a state file that has a Service, a ready pod and one that is not."""
-    monkeypatch.chdir(tmp_path)
     Path("all.yml").write_text(f"{SERVICE}---\n{pod('ready')}---\n{pod('unready', 'False')}")
     Path("config.yaml").write_text(CONFIG)
-
-    def run(*arguments: str) -> Result:
-        return svcnat("--state", "state.db", "--netns", empty_netns, "--config", "config.yaml", *arguments)
-
-    assert run("apply", "-f", "all.yml").code == 0
-    return run
+    assert bare_cluster("apply", "-f", "all.yml").code == 0
+    return bare_cluster
 
 
 def changing(netns: str, change: Callable[[api.Cluster], object]) -> threading.Thread:
