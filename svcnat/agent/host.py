@@ -15,8 +15,8 @@ from svcnat.kernel.host import Interest, Network, Survey
 from svcnat.kernel.localhost import ROUTE_LOCALNET, open_localhost
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.needs import Needs
-from svcnat.ruleset.nouns import is_link
 from svcnat.ruleset.plan import FAMILIES
+from svcnat.ruleset.strings import is_link
 
 
 def look(namespace: str | None, config: Configuration) -> Host:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from svcnat.kernel.netlink import Attributes, address, attribute, attributes, nest, walk
-from svcnat.ruleset.nouns import Data, Key, Set, Verdict, is_link
+from svcnat.ruleset.nouns import Data, Key, Set, Verdict
+from svcnat.ruleset.strings import is_link
 
 _KEY, _DATA, _FLAGS, _USERDATA, _EXPRESSION, _KEY_END, _EXPRESSIONS = 1, 2, 3, 6, 7, 10, 11  # NFTA_SET_ELEM_*
 _VALUE, _VERDICT = 1, 2  # NFTA_DATA_*

@@ -13,10 +13,11 @@ from hashlib import blake2s
 from svcnat.ruleset.assembly import Assembly, Fragment
 from svcnat.ruleset.catalogue import declared
 from svcnat.ruleset.endpoints import Backend, Family, Pool
-from svcnat.ruleset.nouns import Data, Key, Learned, Ruleset, Set, Verdict, comment_text
+from svcnat.ruleset.nouns import Data, Key, Learned, Ruleset, Set, Verdict
 from svcnat.ruleset.plan import FAMILIES, Frontend, Kind, Plan, Scope, ServicePortPlan
 from svcnat.ruleset.selectors import Affine, Learner, Limited, Restricted, Selector, Shape
 from svcnat.ruleset.slots import MOST, is_exact, slots
+from svcnat.ruleset.strings import comment_text
 
 _REFUSE, _DROP = Verdict("goto", "refuse"), Verdict("drop")
 

@@ -7,21 +7,15 @@ Syntax: nft(8), sections SETS, MAPS, CHAINS, STATEMENTS.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from hashlib import blake2s
 from typing import NamedTuple
 
 from svcnat.ruleset.endpoints import Family
+from svcnat.ruleset.strings import comment_text, digest
 
 TABLE = "svcnat"
-
-# Longest comment that nft 1.0.6 takes on any noun (NFTNL_UDATA_COMMENT_MAXLEN, with its NUL).
-COMMENT_LIMIT = 127
-_LINK = re.compile(r"[!#-)+-\[\]-~]{1,15}")  # printable, without quote, asterisk and backslash
-_COMMENT_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 ./:_-,()#=@'")
 
 
 class Verdict(NamedTuple):
@@ -35,29 +29,6 @@ class Verdict(NamedTuple):
 Key = tuple[str | int, ...]  # in the declared order: addresses and protocols as text, ports and slots as numbers
 Data = tuple[str | int, ...] | Verdict | None  # None: the element of a set
 Elements = Mapping[str, Mapping[Key, Data]]  # by the name of the set or map
-
-
-def comment_text(text: str) -> str:
-    """Make any text a comment: what could end nft's string, or is not printable ASCII, becomes ``?``; cut to size.
-
-    nft strings have no escapes (nft(8), LEXICAL CONVENTIONS), so there is nothing better to do with a quote.
-    """
-    return "".join(letter if letter in _COMMENT_CHARACTERS else "?" for letter in text[: COMMENT_LIMIT - 10])
-
-
-def is_link(name: str) -> bool:
-    """True if nft can say the name of a link, in quotes: a quote would end its string, and ``*`` mean any end."""
-    return bool(_LINK.fullmatch(name))
-
-
-def digest(text: str) -> str:
-    """Eight hexadecimal digits that stand for a noun's text.
-
-    The kernel gives rules back as expressions, and their text differs between versions of nft. So each of our rules
-    and sets carries the digest of its text as the end of its comment: what is in the kernel is ours, and current,
-    if the digests are.
-    """
-    return blake2s(text.encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from svcnat.ruleset.compile import compile_plan, doubts, frontend_of
 from svcnat.ruleset.endpoints import Endpoints, Pool
 from svcnat.ruleset.nftables import render
-from svcnat.ruleset.nouns import Verdict, comment_text
+from svcnat.ruleset.nouns import Verdict
 from svcnat.ruleset.plan import (
     Frontend,
     Kind,
@@ -21,6 +21,7 @@ from svcnat.ruleset.plan import (
     Settings,
     plan,
 )
+from svcnat.ruleset.strings import comment_text
 from tests.ruleset.build import LEAVING, service, slice_of
 
 SETTINGS = Settings(cluster_cidrs=("10.244.0.0/16", "fd00:10:244::/56"))
