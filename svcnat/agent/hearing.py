@@ -16,7 +16,6 @@ from svcnat.kernel.nfnetlink import following, is_newer
 
 _MACHINES = 0xEFFFFFFC  # the inode of the first PID namespace (PROC_PID_INIT_INO)
 
-
 Heard = Sequence[Commit | Overrun]
 
 

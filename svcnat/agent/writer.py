@@ -211,7 +211,7 @@ class Writer:
             if self.generation is None:
                 raise StaleError("somebody else changed the rules")
             try:
-                generation = self._retrying(lambda step=step: self._send(step))  # type: ignore[misc]
+                generation = self._retrying(partial(self._send, step))
             except KernelError as error:
                 if not position or isinstance(error, StaleError):
                     raise
@@ -261,7 +261,7 @@ class Writer:
         """Look once more: a packet that was translated before the commit is learned after it."""
         late = self._with_forgotten({}, memories)
         if late:
-            self.generation = self._retrying(lambda: self._send(late))
+            self.generation = self._retrying(partial(self._send, late))
             written.changes.append(late)
 
     def part(self) -> None:
@@ -271,7 +271,7 @@ class Writer:
             if self.generation is None:
                 return
             try:
-                self.generation = self._retrying(lambda change=change: self._send(change))  # type: ignore[misc]
+                self.generation = self._retrying(partial(self._send, change))
             except KernelError:
                 self.generation = None
 

@@ -213,10 +213,11 @@ class Cluster(Edits):
                     break
                 if not news.wait(min(rest, _TOLD_SECONDS)):
                     time.sleep(min(rest, _LOOK_SECONDS))
-        with contextlib.suppress(SvcnatError):  # whoever may only read waits for the objects alone
-            if agent := None if left else self._agent():
-                with agent:
-                    self._have_followed(agent)
+        if not left:
+            with contextlib.suppress(SvcnatError):  # whoever may only read waits for the objects alone
+                if agent := self._agent():
+                    with agent:
+                        self._have_followed(agent)
         return tuple(left)
 
     def _require(self) -> None:
