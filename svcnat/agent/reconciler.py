@@ -21,7 +21,7 @@ from svcnat.agent.keeper import Keeper
 from svcnat.agent.rounds import Member, Observer, Reasons, Round
 from svcnat.agent.sources import Source
 from svcnat.agent.targets import Target
-from svcnat.errors import BusyError, MissingError, StaleError, SvcnatError
+from svcnat.errors import BusyError, KernelError, MissingError, StaleError, SvcnatError
 from svcnat.kernel import netns
 from svcnat.model.configuration import Configuration
 from svcnat.ruleset.plan import HealthCheck, ServicePortPlan
@@ -251,6 +251,8 @@ class Reconciler:
                 keeper.writer.tidy()
         except SvcnatError as error:
             self._failed(member, error)
+        except OSError as error:  # too many files are open, say: that passes, and the rules are kept again
+            self._failed(member, KernelError(str(error)))
 
     def _notice(self, member: Member, keeper: Keeper) -> None:
         """Tell of what others did to the rules, and of what could not be told because it was too much."""

@@ -7,6 +7,7 @@ import contextlib
 import grp
 import logging
 import os
+import resource
 import socket
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from svcnat.kernel import unix
 _BACKLOG = 128
 _LOOK_SECONDS = 1.0  # between two looks whether the socket's name is still there
 _PAUSE = 0.2  # seconds, when no more files can be opened
+_SILENCE_SECONDS = 5.0  # who asks for nothing for so long has to make room for others
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ class Server:
         self._listening: socket.socket | None = None
         self._file = (0, 0)  # device and inode of the socket's name
         self._tasks: set[asyncio.Task[None]] = set()
+        self._crowded = False  # and that was told
+        self._silent: dict[asyncio.Task[None], float] = {}  # since when they have asked for nothing
 
     def open(self) -> None:
         """Listen, in the place of an agent that is gone; only the holder of the writer's lock may.
@@ -103,7 +107,27 @@ class Server:
                 continue
             task = asyncio.create_task(self._converse(caller))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._silent[task] = asyncio.get_running_loop().time()
+            task.add_done_callback(self._forget)
+            await self._make_room()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._silent.pop(task, None)
+
+    async def _make_room(self) -> None:
+        """Leave most files that may be open to the rules: further callers wait, until others go or are silent."""
+        most = _share()
+        self._crowded = self._crowded and len(self._tasks) > most // 2
+        while len(self._tasks) > most:
+            if not self._crowded:
+                _log.warning("a command has to wait: too many talk to the agent")
+                self._crowded = True
+            for task, since in tuple(self._silent.items()):
+                if asyncio.get_running_loop().time() - since > _SILENCE_SECONDS:
+                    task.cancel()
+            await asyncio.wait(self._tasks, timeout=_PAUSE, return_when=asyncio.FIRST_COMPLETED)
+            most = _share()
 
     def _is_there(self) -> bool:
         """True if whoever opens the path gets to us."""
@@ -129,10 +153,12 @@ class Server:
 
     async def _converse(self, caller: socket.socket) -> None:
         """Answer one request after the other; when the caller hangs up, nothing of the conversation stays."""
-        loop = asyncio.get_running_loop()
+        loop, this = asyncio.get_running_loop(), asyncio.current_task()
+        assert this
         with caller, contextlib.suppress(OSError):
             packet = await loop.sock_recv(caller, unix.LARGEST)
             while packet:
+                self._silent.pop(this, None)
                 replying = asyncio.create_task(self._reply(caller, packet))
                 coming = asyncio.create_task(loop.sock_recv(caller, unix.LARGEST))
                 try:
@@ -140,6 +166,7 @@ class Server:
                     if coming.done() and not coming.result():
                         return
                     await replying
+                    self._silent[this] = loop.time()
                     packet = await coming
                 finally:
                     replying.cancel()
@@ -158,6 +185,11 @@ class Server:
                     await _send(caller, answer)
         except SvcnatError as error:
             await _send(caller, Answer(error=str(error)))
+
+
+def _share() -> int:
+    """How many callers may have one of the process's files; pages and probes have as many."""
+    return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 def _make_way(folder: Path) -> None:

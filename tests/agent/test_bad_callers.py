@@ -131,6 +131,25 @@ def _too_many_wait(agent: Running) -> None:
             each.close()
 
 
+def test_callers_in_any_number_leave_files_to_the_rules(folder: Path, store: Store, empty_netns: str) -> None:
+    """Who says nothing has to make room for who does, and no rule waits for either."""
+    revision = web(store)
+    with Running(folder, empty_netns) as agent, contextlib.ExitStack() as stack:
+        limits = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
+        most = 4 * open_files(agent)
+        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (most, limits[1]))
+        for _ in range(most + 20):
+            stack.enter_context(call(agent))
+        until(lambda: agent.said("too many talk to the agent"), "they fill their share")
+        for _ in range(3):
+            before = agent.log.read_text().count("rules repaired")
+            nft(empty_netns, "flush ruleset")
+            until(lambda before=before: agent.log.read_text().count("rules repaired") > before, "the rules are back")
+        assert open_files(agent) < most
+        assert agent.reconcile(revision) == ""
+        assert agent.in_step()
+
+
 def test_without_a_file_to_spare_it_fails_in_words(folder: Path, store: Store, make_netns) -> None:
     """The host cannot be looked at, the store not opened: that is told, and everything is done as soon as it can be."""
     where, peer = make_netns(), make_netns()
@@ -140,7 +159,9 @@ def test_without_a_file_to_spare_it_fails_in_words(folder: Path, store: Store, m
         resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
             link(where, peer)
-            nft(where, "flush ruleset")
+            for _ in range(5):
+                nft(where, "flush ruleset")
+                nft(where, "add table ip svcnat")
             agent.signal(signal.SIGHUP)
             web(store, 2)
             until(lambda: agent.said("Too many open files"), "it says so")

@@ -26,16 +26,19 @@ WEB = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{po
 class Clumsy(Keeper):
     """A keeper that fails when it is asked to, once, at something else than a pass."""
 
-    fails = False
+    fails: Exception | None = None
 
     def interfered(self) -> list[str]:
         if self.fails:
-            self.fails = False
-            raise KernelError("not this time")
+            error, self.fails = self.fails, None
+            raise error
         return super().interfered()
 
 
-def test_what_failed_beside_a_pass_is_over_when_a_pass_ends_well(empty_netns: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KernelError("not this time"), OSError("not this time")])
+def test_what_failed_beside_a_pass_is_over_when_a_pass_ends_well(
+    empty_netns: str, tmp_path: Path, error: Exception
+) -> None:
     """Nothing changed, so that nothing else would be a reason for one; and nobody is woken for it again and again."""
     manifest = tmp_path / "web.yaml"
     manifest.write_text(WEB)
@@ -53,7 +56,7 @@ def test_what_failed_beside_a_pass_is_over_when_a_pass_ends_well(empty_netns: st
         assert [target.state for target in reconciler.state().targets] == ["synced"]
         ((_, keeper),) = reconciler.keepers
         assert isinstance(keeper, Clumsy)
-        keeper.fails = True
+        keeper.fails = error
         reconciler.round(Reasons(events=True))
         (failing,) = reconciler.state().targets
         assert (failing.state, failing.error) == ("failing", "not this time")
@@ -155,7 +158,7 @@ def test_what_the_host_tells_is_read_even_while_a_target_fails(empty_netns: str,
         reconciler.round(Reasons(objects=True))
         ((_, keeper),) = reconciler.keepers
         assert isinstance(keeper, Clumsy)
-        keeper.fails = True
+        keeper.fails = KernelError("not this time")
         reconciler.round(Reasons(events=True))
         build([Veth(Device(netns.path(empty_netns), "a"), Device(netns.path(empty_netns), "b"))])
         _, host = keeper.filenos()
