@@ -1,8 +1,8 @@
 """Find what keeps services from working here, and say which command fixes it.
 
-It looks at the kernel and at nft, at settings, routes, bridges and other programs' rules in the network namespace (with
---lab, in that of every node), and at the state file. It changes nothing, and looks as far as this user may: run it as
-root to see everything.
+It looks at the kernel and at nft, at settings, routes, bridges, programs on node ports and what other programs' rules
+do with the packets of services in the network namespace (with --lab, in that of every node), and at the state file. It
+changes nothing, and looks as far as this user may: run it as root to see everything.
 
 Each line is an error (services do not work), a warning (they may not) or unknown (not looked at); -v shows what is in
 order, too. The exit code is 1 if there is an error. Below a line is what to do about it: a command, or a sentence.
