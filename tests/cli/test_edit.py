@@ -15,9 +15,7 @@ import pytest
 from svcnat import api
 from svcnat.cli.editor import Draft, command
 from svcnat.errors import UsageError
-from svcnat.kernel.nftables import Namespace
 from svcnat.model.objects import Pod, Service
-from svcnat.store.sqlite import Store
 from tests.cli.conftest import Result
 from tests.cli.test_verbs import rules
 from tests.lab.conftest import namespaces_of, runtime, unused_name
@@ -71,12 +69,12 @@ else:
 class Cluster:
     """``svcnat`` with a state file of its own, and an editor that takes steps."""
 
-    def __init__(self, svcnat: Run, netns: str) -> None:
-        self._svcnat = svcnat
-        self.netns = netns
+    def __init__(self, run: Run, condition: Callable[[], tuple[int, int]]) -> None:
+        self._run = run
+        self.condition = condition
 
     def __call__(self, *arguments: str) -> Result:
-        return self._svcnat("--state", "state.db", "--netns", self.netns, "--config", "config.yaml", *arguments)
+        return self._run(*arguments)
 
     def edit(self, *arguments: str, steps: list[object]) -> Result:
         """Edit, with so many calls of the editor: each replaces texts, or vanishes, or fails."""
@@ -91,24 +89,19 @@ class Cluster:
         """Of each call: path, rights of the file and of its folder, text."""
         return [tuple(each) for each in json.loads(Path("seen.json").read_text())]
 
-    def condition(self) -> tuple[int, int]:
-        """The store's revision and the kernel's generation."""
-        with Store.open("state.db") as store, store.read() as snapshot, Namespace(self.netns) as kernel:
-            return snapshot.revision, kernel.generation()
-
 
 @pytest.fixture
-def cluster(svcnat: Run, empty_netns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.chdir(tmp_path)
+def cluster(
+    bare_cluster: Run, condition: Callable[[], tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Cluster:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     Path("all.yml").write_text(MANIFESTS)
-    Path("config.yaml").write_text("apiVersion: svcnat.io/v1alpha1\nkind: Configuration\n")
     Path("an editor.py").write_text(EDITOR)
     for name in ("KUBE_EDITOR", "VISUAL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("EDITOR", f"{sys.executable} 'an editor.py' 'an argument'")
-    made = Cluster(svcnat, empty_netns)
+    made = Cluster(bare_cluster, condition)
     assert made("apply", "-f", "all.yml").code == 0
     return made
 
@@ -198,11 +191,11 @@ def test_several_objects(cluster: Cluster) -> None:
     assert edited == Result(1, "", "error: edit cancelled, no objects found\n")
 
 
-def test_others_change_it_meanwhile(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_change_it_meanwhile(cluster: Cluster, empty_netns: str) -> None:
     """What they did is not undone; of a status, which others report all the time, nobody minds."""
 
     def meanwhile(change: str) -> None:
-        flags = ["--state", "state.db", "--netns", cluster.netns, "--config", "config.yaml"]
+        flags = ["--state", "state.db", "--netns", empty_netns, "--config", "config.yaml"]
         code = f"from svcnat.cli.frame import main; main({[*flags, *change.split()]!r})"
         Path("an editor.py").write_text(f"{EDITOR}\nsubprocess.run([sys.executable, '-c', {code!r}], check=True)\n")
 
