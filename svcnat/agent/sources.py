@@ -22,7 +22,7 @@ from svcnat.controllers.world import MemoryWorld
 from svcnat.errors import StoreError, SvcnatError
 from svcnat.model.configuration import Configuration
 from svcnat.model.located import located
-from svcnat.model.manifests import load
+from svcnat.model.manifests import Loader
 from svcnat.model.objects import Endpoints, EndpointSlice, Pod, Resource
 from svcnat.store import events
 from svcnat.store.connections import file_id
@@ -233,7 +233,7 @@ class Manifests:
         self.follows = ", ".join(paths)
         self.recursive = recursive
         self.revision = 0
-        self._namespace = namespace
+        self._loader = Loader(namespace=namespace)
         self._config = Configuration()
         self._read: list[tuple[str, bytes]] | None = None
         self._wrong: tuple[list[tuple[str, bytes]], SvcnatError] | None = None
@@ -273,12 +273,12 @@ class Manifests:
 
     def _world(self, sources: list[tuple[str, bytes]]) -> MemoryWorld:
         """All objects: those that are written down, and what follows from them."""
-        loaded = load(sources, namespace=self._namespace)
+        manifests = self._loader.load(sources)
         config = self._config
-        resources = [manifest.resource for manifest in loaded.manifests]
+        resources = [manifest.resource for manifest in manifests]
         self._findings.keep(resources)
         now = rfc3339(datetime.now(UTC))
-        with located(loaded.manifests):
+        with located(manifests):
             return settled(
                 [self._findings.added_to(each, now) for each in resources],
                 tuple(map(str, config.service_networks)),

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from svcnat.errors import Finding, ManifestError
 from svcnat.model.kinds import subject
-from svcnat.model.manifests import Manifest
+from svcnat.model.manifests import Placed
 
 
 @contextlib.contextmanager
-def located(manifests: Iterable[Manifest]) -> Iterator[None]:
+def located(manifests: Iterable[Placed]) -> Iterator[None]:
     """Give the findings of a ManifestError their places, where one of the manifests is their subject."""
     try:
         yield

@@ -25,11 +25,10 @@ LARGEST = 3 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """One object as its user wrote it: `document` has no defaults, nulls or unknown fields, but has a namespace."""
+class Placed:
+    """One object, and where its user wrote it."""
 
     source: str
-    document: dict[str, Any] = field(repr=False)  # it may be a Secret's
     resource: Resource
     lines: Lines = field(repr=False, compare=False)
 
@@ -41,6 +40,13 @@ class Manifest:
     def locate(self, field_path: str) -> int:
         """Return the line of a field (``spec.ports[0].port``), or of what is nearest above it when it is absent."""
         return self.lines.of(field_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest(Placed):
+    """One object as its user wrote it: `document` has no defaults, nulls or unknown fields, but has a namespace."""
+
+    document: dict[str, Any] = field(repr=False)  # it may be a Secret's
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +76,82 @@ def load(
     judge = _Judge(strict, namespace)
     whole = _Verdict()
     for source, data in texts:
-        for document in manifest_text.documents(data):
-            verdict = _judge_document(judge, source, document)
-            if verdict.errors:
-                # An unknown field is often why another one is missing: the hint must not get lost.
-                verdict.errors += verdict.warnings
-            whole.add(verdict)
+        whole.add(judge.file(source, data))
     whole.errors.extend(_claimed_twice(whole.manifests))
     if whole.errors:
         raise ManifestError(whole.errors)
     return Loaded(tuple(whole.manifests), tuple(whole.warnings), tuple(whole.skipped))
+
+
+class Loader:
+    """Loads the same files over and over: one whose bytes are what they were the last time is not parsed again.
+
+    It remembers the objects and the mistakes of the last files, and nothing older.
+    """
+
+    def __init__(self, *, namespace: str = "default") -> None:
+        self._judge = _Judge(strict=False, namespace=namespace)
+        self._known: dict[str, _Known] = {}
+
+    def load(self, texts: Iterable[tuple[str, bytes]]) -> list[Placed]:
+        """Return the objects that :func:`load` returns for these files, or raise what it raises."""
+        files: list[_Known] = []
+        for source, data in texts:
+            last = self._known.get(source)
+            files.append(last.again(data) if last and last.text.data == data else self._parsed(source, data))
+        self._known = {file.text.source: file for file in files}
+        objects = [each for file in files for each in file.objects]
+        errors = [each for file in files for each in file.errors]
+        errors.extend(_claimed_twice(objects))
+        if errors:
+            raise ManifestError(errors)
+        return objects
+
+    def _parsed(self, source: str, data: bytes) -> _Known:
+        text, verdict = _Text(self._judge, source, data), self._judge.file(source, data)
+        objects = [Placed(source, each.resource, _Later(text, at)) for at, each in enumerate(verdict.manifests)]
+        return _Known(text, objects, verdict.errors)
+
+
+@dataclass(slots=True)
+class _Text:
+    """A file that can be parsed once more; it knows no object: in a circle, nothing would be freed at once."""
+
+    judge: _Judge
+    source: str
+    data: bytes = field(repr=False)
+    _lines: list[Lines] | None = None
+
+    def lines(self) -> list[Lines]:
+        """Of each object."""
+        if self._lines is None:
+            self._lines = [each.lines for each in self.judge.file(self.source, self.data).manifests]
+        return self._lines
+
+
+class _Later(Lines):
+    """The lines of an object that is kept: they weigh more than it does, and only mistakes ask for them."""
+
+    def __init__(self, text: _Text, index: int) -> None:
+        self._file = text
+        self._index = index
+
+    def of(self, path: str) -> int:
+        return self._file.lines()[self._index].of(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the bytes of a file were parsed to."""
+
+    text: _Text
+    objects: list[Placed]
+    errors: list[Finding]
+
+    def again(self, data: bytes) -> _Known:
+        """Hold these bytes, which are the same, in the place of those that it has: their reader keeps them, too."""
+        self.text.data = data
+        return self
 
 
 @dataclass(slots=True)
@@ -115,6 +187,17 @@ class _Judge:
 
     strict: bool
     namespace: str
+
+    def file(self, source: str, data: bytes) -> _Verdict:
+        """Return the verdict on all documents of a file; nothing but its bytes decides it."""
+        whole = _Verdict()
+        for document in manifest_text.documents(data):
+            verdict = _judge_document(self, source, document)
+            if verdict.errors:
+                # An unknown field is often why another one is missing: the hint must not get lost.
+                verdict.errors += verdict.warnings
+            whole.add(verdict)
+        return whole
 
     def document(self, source: str, document: Document) -> _Verdict:
         """Return the verdict on a document, opening lists however they are nested."""
@@ -166,7 +249,7 @@ class _Judge:
         for problem in validate(resource):
             if not wrong.concerns(problem.at or problem.field):
                 verdict.errors.append(self._finding(piece, problem))
-        verdict.manifests.append(Manifest(piece.source, document, resource, piece.lines))
+        verdict.manifests.append(Manifest(piece.source, resource, piece.lines, document))
 
     def _finding(self, piece: _Piece, problem: Problem) -> Finding:
         line = piece.lines.of(problem.at or problem.field)
@@ -224,14 +307,14 @@ def _judge_document(judge: _Judge, source: str, document: Document) -> _Verdict:
     return second
 
 
-def _claimed_twice(manifests: Iterable[Manifest]) -> Iterable[Finding]:
+def _claimed_twice(manifests: Iterable[Placed]) -> Iterable[Finding]:
     """Yield a finding for every object that an earlier manifest has already."""
-    first: dict[tuple[str, str, str], Manifest] = {}
+    first: dict[tuple[str, str, str], Placed] = {}
     for manifest in manifests:
         metadata, kind = manifest.resource.metadata, kinds.kind_of(manifest.resource)
         earlier = first.setdefault((kind.name, metadata.namespace, metadata.name), manifest)
         if earlier is not manifest and metadata.name:
             reason = f"Duplicate value: {quoted(metadata.name)}: the same object is at {printable(earlier.source)}"
-            subject = subject_of(manifest.document, metadata.namespace)
+            subject = subject_of(kinds.to_document(manifest.resource), metadata.namespace)
             line = manifest.locate("metadata.name")
             yield Finding(printable(manifest.source), line, subject, "metadata.name", f"{reason}:{earlier.line}")

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from svcnat.kernel import netns
-from tests.bench import agent, labs
+from tests.bench import agent, folders, labs
 from tests.bench.objects import endpoint_slice, service
 from tests.dns import load
 
@@ -102,6 +102,7 @@ def main() -> None:
         for size in SIZES:
             measure(size, Path(folder))
     agent.main()
+    folders.main()
     labs.main()
     print("\nNames, asked for in a pod of a lab\n")
     load.main()

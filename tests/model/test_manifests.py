@@ -8,7 +8,7 @@ import pytest
 
 from svcnat.errors import ManifestError
 from svcnat.model import kinds
-from svcnat.model.manifests import LARGEST, load
+from svcnat.model.manifests import LARGEST, Loader, load
 from svcnat.model.validation import validate
 from tests.model.build import COURSE, GOOD, NAMESPACE, NODE, POD, dedent, errors, loaded, one, service
 
@@ -267,3 +267,24 @@ def test_subjects() -> None:
         with pytest.raises(ManifestError) as caught:
             loaded(text)
         assert {each.subject for each in caught.value.findings} == {subject}
+
+
+def test_files_that_are_loaded_over_and_over() -> None:
+    """What stays is not parsed again, and has its lines all the same; what changes, comes or goes counts at once."""
+    loader, stays = Loader(namespace="shop"), ("stays.yaml", b"\n" + service("{ports: [{port: 80}]}").encode())
+    (kept,) = loader.load([stays])
+    assert (kept.source, kept.line, kept.resource.metadata.namespace) == ("stays.yaml", 2, "shop")
+    wrong = ("other.yaml", b"\n\n" + service("{type: None, ports: [{port: 80}]}").encode())
+    for _ in range(2):
+        with pytest.raises(ManifestError) as caught:
+            loader.load([wrong, stays])
+        with pytest.raises(ManifestError) as expected:
+            load([wrong, stays], namespace="shop")
+        assert caught.value.findings == expected.value.findings
+        assert len(caught.value.findings) == 2
+    again, other = loader.load([stays, ("pod.yaml", POD.encode())])
+    assert again.resource is kept.resource
+    assert (other.line, other.locate("spec.containers")) == (1, 4)
+    (changed,) = loader.load([("stays.yaml", b"\n" + stays[1])])
+    assert changed.line == 3
+    assert loader.load([]) == []
