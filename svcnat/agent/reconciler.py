@@ -7,7 +7,6 @@ that a clock that jumps changes nothing. When there is a reason for a round, :mo
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import time
@@ -18,6 +17,7 @@ from svcnat import __version__
 from svcnat.agent.control import AgentState, Retry, TargetState
 from svcnat.agent.desired import Desired, Identity, Touched
 from svcnat.agent.keeper import Keeper
+from svcnat.agent.longevity import Longevity
 from svcnat.agent.rounds import Member, Observer, Reasons, Round
 from svcnat.agent.sources import Source
 from svcnat.agent.targets import Target
@@ -57,6 +57,7 @@ class Reconciler:
         self._observer = observer or Observer()
         self._keeping, self._clock = keeping, clock
         self._began = clock()
+        self._longevity = Longevity()
         # Somebody still waits for their descriptors, whose numbers must not come to mean others meanwhile.
         self._leaving: list[Keeper] = []
 
@@ -302,10 +303,7 @@ class Reconciler:
                 },
             )
         if not member.begun or written.full:
-            # What lives as long as the agent need not be looked through again and again: at 5,000 Services a full
-            # collection takes longer than a change of the rules may.
-            gc.collect()
-            gc.freeze()
+            self._longevity.settle()
         member.begun = True
         self._observer.passed(member.target, full=written.full, seconds=member.took, changes=added + deleted)
         self._observer.holds(
