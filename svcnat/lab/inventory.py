@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from svcnat.controllers.members import is_terminating
 from svcnat.kernel import netns
-from svcnat.lab import crews, names, nodes, ports, statuses
+from svcnat.lab import crews, names, network, nodes, ports, statuses
 from svcnat.lab.control import Port
 from svcnat.lab.crews import Crews
 from svcnat.lab.labs import Lab
@@ -86,6 +86,8 @@ class Inventory:
     def is_settled(self) -> bool:
         """True if nothing is to be started, ended or reported."""
         if not nodes.is_settled(self.lab, self.record, self.known.values(), self.wanted.values()):
+            return False
+        if network.lacks_nodes(self.lab.name, self.lab.topology, self.record.off):
             return False
         if any(is_terminating(pod) and not self.is_silent(key) for key, pod in self.wanted.items()):
             return False

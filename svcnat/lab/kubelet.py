@@ -136,25 +136,31 @@ class _Round(Inventory):
                 this._remember()
 
     def power(self) -> None:
-        """Take everything from the nodes that are off, at once and in silence, and build those that are on again."""
+        """Take everything from the nodes that are off, at once and in silence, and build those that are on again.
+
+        A node whose namespace somebody has deleted has lost its power, too: the links of its pods went with it.
+        """
         for node in self.lab.topology.nodes:
             if node.name in self.record.off:
-                lost = {key: started for key, started in self.pods.items() if started.node == node.name}
-                power.cut(self.lab, node, lost, self.crews)
-                for key in lost:
-                    del self.pods[key]
+                self._cut(node)
             elif node.name in self.record.unfinished or not power.is_on(self.lab, node):
                 self._rebuild(node)
         if network.has_lines(self.lab.name):
             self.record = replace(self.record, lines=lines.have(self.lab.folder, self.record.lines))
         self._remember()
 
+    def _cut(self, node: Node) -> None:
+        lost = {key: started for key, started in self.pods.items() if started.node == node.name}
+        power.cut(self.lab, node, lost, self.crews)
+        for key in lost:
+            del self.pods[key]
+
     def _rebuild(self, node: Node) -> None:
         """Build a node from nothing; if this process is killed meanwhile, the next pass knows."""
         others = tuple(name for name in self.record.unfinished if name != node.name)
         self.record = replace(self.record, unfinished=(*others, node.name))
         self._remember()
-        power.cut(self.lab, node, {}, self.crews)
+        self._cut(node)
         power.restore(self.lab, node)
         self.record = replace(self.record, unfinished=others)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from svcnat.errors import MissingError
@@ -99,6 +99,11 @@ def unplug_node(lab: str, topology: Topology, node: Node) -> None:
     links.unplug(netns.path(names.member(lab, names.ROUTER)), [port])
     if has_lines(lab):
         links.unplug(netns.path(names.member(lab, names.LINES)), ends_of_line(port))
+
+
+def lacks_nodes(lab: str, topology: Topology, off: Collection[str]) -> bool:
+    """True if a node that is not `off` is not there: whoever deletes its namespace tells nobody."""
+    return not all(node.name in off or netns.exists(names.member(lab, node.name)) for node in topology.nodes)
 
 
 def enter_by(lab: str, topology: Topology, node: Node) -> None:

@@ -54,4 +54,6 @@ def restore(lab: Lab, node: Node) -> None:
         KernelError: the kernel refused.
 
     """
+    # A namespace whose name is gone lives on for as long as somebody has a socket in it, and so does its link.
+    network.unplug_node(lab.name, lab.topology, node)
     network.add_node(lab.name, lab.topology, node)

@@ -2,9 +2,9 @@
 
 A command that changes pods makes its own pass and waits for it. What nobody waits for is this process's: pods that a
 controller made because a probe succeeded, that another program put into the store, containers that ended or started
-again, pods that have taken their time of grace. It looks first, without the lab's lock, and takes it only if there is
-something to do: stand-in servers and agents that ended are left to the next change, as they are without it. It exits
-when its lab goes, and when another one watches it.
+again, pods that have taken their time of grace, nodes whose namespace somebody has deleted. It looks first, without the
+lab's lock, and takes it only if there is something to do: stand-in servers and agents that ended are left to the next
+change, as they are without it. It exits when its lab goes, and when another one watches it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from svcnat.agent.control import Reconcile
 from svcnat.errors import EndedError, LabError, SvcnatError
-from svcnat.lab import agent, process, state
+from svcnat.lab import agent, network, process, state
 from svcnat.lab.process import ProcessId
 from svcnat.lab.supervision import Supervision
 from svcnat.store.watch import Watch
@@ -72,6 +72,7 @@ class _Watcher:
         self._said = ""
         self._recorded = 0
         self._silent = False
+        self._off: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Look and act until the lab is gone."""
@@ -94,9 +95,10 @@ class _Watcher:
         with contextlib.suppress(OSError):
             written = state.written(self._lab.folder)
             if written != self._recorded:
-                self._recorded, self._silent = written, bool(state.read(self._lab.folder).silent)
+                record = state.read(self._lab.folder)
+                self._recorded, self._silent, self._off = written, bool(record.silent), record.off
                 return True
-        return self._silent
+        return self._silent or network.lacks_nodes(self._lab.name, self._lab.topology, self._off)
 
     def _settle(self) -> bool:
         """Make a pass if there is something to do; False if there still is."""

@@ -290,6 +290,25 @@ def test_a_node_that_was_half_built(three: LabFixture) -> None:
     assert not state.read(folder).unfinished
 
 
+@pytest.mark.parametrize("node", ["node-1", "node-2"])  # the way in, and another one
+def test_a_node_whose_namespace_somebody_deletes(three: LabFixture, node: str) -> None:
+    """The lab finds out by itself, and all that was on the node is made again, as after a power cut."""
+    three.apply(THREE % "")
+    member, mine = names.member(three.name, node), pods_on(three, node)
+    before = {pod: three.pod(pod).address for pod in mine}
+    netns.delete(member)
+    until(lambda: netns.exists(member), "the node")
+    three.lab.follow()
+    until(lambda: all(each.ready for each in three.endpoints("web")), "its pods")
+    three.lab.follow()
+    assert pods_on(three, node) == mine
+    assert not {three.pod(pod).address for pod in mine} & set(before.values())
+    assert asked(three) == asked(three, 6) == {each.pod for each in three.endpoints("web")}
+    assert three.flows(20, to="web", from_=node).pods  # it has its rules again
+    for pod in mine:
+        assert three.flows(5, to="web", from_=pod).pods
+
+
 def test_every_node_is_off(three: LabFixture) -> None:
     """Nothing is left to place pods on, and yet objects can be changed, and nodes come back one by one."""
     three.apply(THREE % "")
