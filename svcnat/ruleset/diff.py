@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from svcnat.ruleset.endpoints import Family
 from svcnat.ruleset.nouns import Chain, ChainSignature, Data, Elements, Key, Ruleset, Set, Table
 from svcnat.ruleset.plan import FAMILIES
+from svcnat.ruleset.words import KEYWORDS
 
 # A stranger's name that nft's text may not be able to say: the kernel takes any (nft(8), LEXICAL CONVENTIONS).
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_/.\\-]*")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_/.-]*")
 # Named objects that every nft can say (nft(8), STATEFUL OBJECTS, FLOWTABLES); svcnat makes none of them.
 _OBJECTS = frozenset(
     (
@@ -180,7 +181,8 @@ def _table_change(have: Outline | None, want: Table) -> TableChange | None:
 def _can_be_said(have: Outline, want: Table) -> bool:
     """True if nft's text has words for everything of a stranger's that must go."""
     names = {*have.chains, *have.sets} - {*want.chains, *want.sets} | {name for _, name in have.objects}
-    return all(map(_NAME.fullmatch, names)) and all(kind in _OBJECTS for kind, _ in have.objects)
+    sayable = all(_NAME.fullmatch(name) and name not in KEYWORDS for name in names)
+    return sayable and all(kind in _OBJECTS for kind, _ in have.objects)
 
 
 def _grown(have: Outline, want: Table) -> tuple[str, ...] | None:

@@ -73,9 +73,9 @@ def test_a_strangers_base_chain_goes_at_once() -> None:
     assert list(render_sweep_singly(change)) == []
 
 
-@pytest.mark.parametrize("name", ["9", "a b", "a;flush ruleset", "a\nb", "\u2028", ""])
+@pytest.mark.parametrize("name", ["9", "a b", "a;flush ruleset", "a\nb", "\u2028", "", "a\\b", "counter", "ip"])
 def test_a_strangers_name_that_nft_cannot_say_remakes_the_table(name: str) -> None:
-    """The kernel takes any name; none of them becomes text."""
+    """The kernel takes any name; none of them becomes text, nor do words of nft's own."""
     rules = wanted("10.0.0.1")
     chains = {**outline(rules)["ip"].chains, name: ChainSignature(None, ())}
     assert diff(observed(rules, chains=chains), rules)["ip"].remake
