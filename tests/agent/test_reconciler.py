@@ -91,7 +91,7 @@ def test_what_fails_for_weeks_is_tried_again_as_ever(empty_netns: str, tmp_path:
         assert isinstance(keeper, Clumsy)
         pauses = []
         for _ in range(1100):
-            keeper.fails = True
+            keeper.fails = KernelError("not this time")
             reconciler.round(Reasons(events=True))
             assert reconciler.due is not None
             pauses.append(reconciler.due - now)
