@@ -73,6 +73,7 @@ def _operated(resource: Resource, document: Document, operations: Operations) ->
     """Return what RFC 6902 makes of a document; what fails is said without any value, which may be a Secret's."""
     try:
         import jsonpatch
+        import jsonpointer
     except ImportError as error:
         raise MissingError("--type=json needs the jsonpatch package: pip install jsonpatch") from error
     if len(operations) > _MOST_OPERATIONS:
@@ -83,7 +84,10 @@ def _operated(resource: Resource, document: Document, operations: Operations) ->
         reason = "there is nothing at this path"
         try:
             if operation["op"] == "copy":
-                copied += len(msgspec.json.encode(jsonpatch.JsonPointer(operation["from"]).resolve(document)))
+                source = jsonpatch.JsonPointer(operation["from"]).resolve(document)
+                if isinstance(source, jsonpointer.EndOfList):  # what "-" means: where nothing is yet
+                    raise jsonpatch.JsonPatchConflict(reason)
+                copied += len(msgspec.json.encode(source))
                 if copied > _MOST_COPIED:
                     reason = f"more than {_MOST_COPIED} bytes would be copied"
                     raise jsonpatch.JsonPatchConflict(reason)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -167,6 +167,9 @@ OPERATIONS = st.fixed_dictionaries(
 
 
 @given(st.lists(OPERATIONS, max_size=4))
+@example([{"op": "copy", "path": "", "from": "/spec/containers/-"}])
+@example([{"op": "move", "path": "/metadata/labels/a", "from": "/spec/containers/-"}])
+@example([{"op": "test", "path": "/spec/containers/-", "value": {}}])
 @settings(max_examples=200)
 def test_any_operations_make_an_object_or_are_refused(operations: list[dict[str, Any]]) -> None:
     """In our own words, and the object that they were tried on stays what it was."""
