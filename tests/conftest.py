@@ -22,6 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
         netns.isolate_run()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_lock_of_iptables(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """iptables-legacy has one lock for all network namespaces, and does not wait for it (iptables(8))."""
+    os.environ["XTABLES_LOCKFILE"] = str(tmp_path_factory.getbasetemp() / "xtables.lock")
+
+
 @pytest.fixture
 def make_netns() -> Iterator[Callable[[], str]]:
     """A function that makes network namespaces, each removed after the test."""
