@@ -158,7 +158,8 @@ def test_no_flow_is_left_to_nobody_whenever_an_agent_dies(
 ) -> None:
     """Killed around its commit, and some while they begin: the next one ends what it left, and equals a fresh sync.
 
-    The time from a change to the kill follows from what others had done in it, so that half of them have committed.
+    The time from a change to the kill follows from what others had done in it, so that half of them have committed. It
+    goes on until one has died between the rules and the flows, which is rare on some machines.
     """
     chance, fresh = random.Random(number), make_netns()
     committed, midway, pause = 0, 0, 0.01
@@ -169,7 +170,9 @@ def test_no_flow_is_left_to_nobody_whenever_an_agent_dies(
         Talkers(place.name),
         agent,
     ):
-        for turn in range(KILLS):
+        for turn in range(5 * KILLS):
+            if turn >= KILLS and midway and 0 < committed < turn:
+                break
             before = rules.generation()
             change(store, chance)
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
@@ -189,5 +192,5 @@ def test_no_flow_is_left_to_nobody_whenever_an_agent_dies(
             assert not stray(decide(store, place.name), place.name), turn
             used, made = outlines(store, place.name, fresh)
             assert used == made, turn
-    assert 0 < committed < KILLS
-    assert midway, "it never died between the rules and the flows"
+        else:
+            raise AssertionError(f"of so many, {committed} had committed, {midway} died between the rules and the flows")
