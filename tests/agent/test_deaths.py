@@ -193,4 +193,4 @@ def test_no_flow_is_left_to_nobody_whenever_an_agent_dies(
             used, made = outlines(store, place.name, fresh)
             assert used == made, turn
         else:
-            raise AssertionError(f"of so many, {committed} had committed, {midway} died between the rules and the flows")
+            raise AssertionError(f"{committed} had committed, {midway} died between the rules and the flows")
