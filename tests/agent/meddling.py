@@ -224,11 +224,12 @@ def nft(where: str, *arguments: str, script: str | None = None) -> str:
 def words(where: str, family: str) -> dict[str, str]:
     """What the scripts are filled with: names and handles as they are now, and addresses."""
     listed = json.loads(nft(where, "-j", "list", "table", family, "svcnat"))["nftables"]
-    found = [noun["name"] for each in listed for kind, noun in each.items() if kind in ("chain", "set", "map")]
+    # Chains and maps may have one name, and which come first depends on the nft.
+    found = [(kind == "chain", noun["name"]) for each in listed for kind, noun in each.items() if "name" in noun]
     rules = {each["rule"]["chain"]: each["rule"] for each in reversed(listed) if "rule" in each}  # the first of each
     four = family == "ip"
     names = {
-        name: next(each for each in found if each.startswith(start))
+        name: next(each for is_chain, each in found if is_chain is (name == "chain") and each.startswith(start))
         for name, start in (
             ("chain", "tcp-random-2"),
             ("affinity", "affinity-"),
